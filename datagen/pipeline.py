@@ -1,0 +1,314 @@
+"""Runs the jobs of any simulator: one idempotent job per output, in parallel, resumable.
+
+A simulator describes its work as phases of jobs. The pipeline runs what is missing, writes one
+manifest line per finished file, and never mixes files that were made with different settings.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from joblib import Parallel, delayed, parallel_config
+from tqdm import tqdm
+
+from datagen.errors import ConfigError, DataFormatError
+from datagen.files import content_hash, output_error, read_json, sha256_file, write_json
+
+log = logging.getLogger(__name__)
+
+BACKENDS = ("loky", "dask", "sequential")
+SETTINGS_FILE = "settings.json"
+# Settings that say how, where and how much to run, but do not change the bytes of any file.
+NEUTRAL = {"data_dir", "nfiles", "n_jobs", "backend", "shard", "overwrite", "phases"}
+
+
+@dataclass(frozen=True)
+class JobSettings:
+    """What every simulator's configuration holds.
+
+    Args:
+        data_dir: Folder of the outputs.
+        nfiles: Number of output files (fields: file data; survey: tiles), >= 1.
+        seed: Seed of all random streams, >= 0.
+        n_jobs: Worker processes; -1 means one per core.
+        backend: One of `loky`, `dask`, `sequential`.
+        shard: `[i, n]`: do the i-th of n interleaved parts, for runs on several machines.
+        overwrite: Make everything again, also over files made with other settings.
+    """
+
+    data_dir: str
+    nfiles: int
+    seed: int
+    n_jobs: int
+    backend: str
+    shard: list[int]
+    overwrite: bool
+
+    def __post_init__(self) -> None:
+        _require(self.nfiles >= 1, "nfiles", self.nfiles, "an integer >= 1")
+        _require(self.seed >= 0, "seed", self.seed, "an integer >= 0")
+        _require(self.n_jobs == -1 or self.n_jobs >= 1, "n_jobs", self.n_jobs, ">= 1, or -1")
+        _require(self.backend in BACKENDS, "backend", self.backend, ", ".join(BACKENDS))
+        is_shard = len(self.shard) == 2 and 0 <= self.shard[0] < self.shard[1]
+        _require(is_shard, "shard", list(self.shard), "[i, n] with 0 <= i < n")
+
+    def content(self) -> dict[str, Any]:
+        """Return the settings that determine the bytes of the outputs."""
+        return {k: v for k, v in dataclasses.asdict(self).items() if k not in NEUTRAL}
+
+    def content_hash(self) -> str:
+        """Return the hash of `content`, kept in the meta of every output."""
+        return content_hash(self.content())
+
+    def build_phases(self) -> Sequence[Phase]:
+        """Return the work as phases; a simulator's settings implement it."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Job:
+    """One unit of work that writes its outputs atomically and always with the same bytes.
+
+    Args:
+        name: Unique name, for example `images/field_000003`.
+        outputs: Files that the job writes.
+        run: A picklable callable without arguments.
+        index: Number of the output file; decides to which shard the job belongs.
+        seed: Seed of the job's streams, for the manifest.
+    """
+
+    name: str
+    outputs: tuple[Path, ...]
+    run: Callable[[], None]
+    index: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Jobs that do not depend on each other; phases run one after another."""
+
+    name: str
+    jobs: tuple[Job, ...]
+
+
+def run(settings: JobSettings) -> dict[str, int]:
+    """Run what is missing of all phases.
+
+    Args:
+        settings: The simulator's validated configuration.
+
+    Returns:
+        Number of jobs `{"made": ..., "skipped": ...}`.
+
+    Raises:
+        ConfigError: The folder holds files made with other settings.
+        OutputError: A file cannot be written.
+    """
+    folder = Path(settings.data_dir)
+    phases = settings.build_phases()
+    _claim(folder, settings)
+    manifest = Manifest(folder, settings)
+    counts = {"made": 0, "skipped": 0}
+    for phase in phases:
+        mine = [job for job in phase.jobs if job.index % settings.shard[1] == settings.shard[0]]
+        todo = [job for job in mine if settings.overwrite or not manifest.is_done(job)]
+        for job, seconds in tqdm(
+            _execute(todo, settings), total=len(todo), desc=phase.name, unit="job", disable=None
+        ):
+            manifest.record(job, seconds)
+        log.info("%s: %d made, %d already there", phase.name, len(todo), len(mine) - len(todo))
+        counts["made"] += len(todo)
+        counts["skipped"] += len(mine) - len(todo)
+    return counts
+
+
+class Manifest:
+    """What has been made: one JSON line per file in `manifest-{i}of{n}.jsonl`, one file per shard.
+
+    Only the parent process appends. A file without a line (the run was killed in between) is made
+    again, which gives the same bytes.
+
+    Args:
+        folder: The simulator's data folder.
+        settings: The configuration of this run.
+    """
+
+    def __init__(self, folder: Path, settings: JobSettings) -> None:
+        self.folder = folder
+        self.hash = settings.content_hash()
+        self.path = folder / "manifest-{}of{}.jsonl".format(*settings.shard)
+        self.records = read_manifest(folder)
+        _end_last_line(self.path)
+
+    def is_done(self, job: Job) -> bool:
+        """Tell whether all outputs of a job stand there, whole and made with these settings."""
+        return all(self._is_whole(path) for path in job.outputs)
+
+    def record(self, job: Job, seconds: float) -> None:
+        """Append one line per output of a finished job."""
+        lines = [self._line(job, path, seconds) for path in job.outputs]
+        try:
+            with self.path.open("a") as stream:
+                stream.writelines(line + "\n" for line in lines)
+        except OSError as error:
+            raise output_error(self.path, error) from error
+
+    def _is_whole(self, path: Path) -> bool:
+        record = self.records.get(path.relative_to(self.folder).as_posix())
+        if record is None or record["config_hash"] != self.hash or not path.is_file():
+            return False
+        return bool(path.stat().st_size == record["bytes"])
+
+    def _line(self, job: Job, path: Path, seconds: float) -> str:
+        record = {
+            "path": path.relative_to(self.folder).as_posix(),
+            "sha256": sha256_file(path),
+            "bytes": path.stat().st_size,
+            "job": job.name,
+            "index": job.index,
+            "seed": job.seed,
+            "config_hash": self.hash,
+            "seconds": round(seconds, 3),
+        }
+        return json.dumps(record, sort_keys=True)
+
+
+def read_manifest(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return the manifest lines of all shards in a data folder by relative path.
+
+    A last line that a killed run left half-written is passed over.
+
+    Raises:
+        DataFormatError: Another line is not valid JSON.
+    """
+    records: dict[str, dict[str, Any]] = {}
+    for path in sorted(folder.glob("manifest-*.jsonl")):
+        lines = path.read_text().split("\n")
+        for number, line in enumerate(lines, start=1):
+            if not line:
+                continue
+            try:
+                record = json.loads(line)
+            except ValueError as error:
+                if number == len(lines):
+                    continue
+                raise DataFormatError(
+                    f"{path}, line {number} is not valid JSON; delete the line to make its file "
+                    "again",
+                    value=line,
+                ) from error
+            records[record["path"]] = record
+    return records
+
+
+def _require(holds: bool, name: str, value: object, allowed: str) -> None:
+    if not holds:
+        raise ConfigError(
+            f"expected data_gen.{name} to be {allowed}, but got {value!r}", value, allowed
+        )
+
+
+def _claim(folder: Path, settings: JobSettings) -> None:
+    """Bind the folder to these settings, or refuse if it is bound to others."""
+    path = folder / SETTINGS_FILE
+    wanted = json.loads(json.dumps(settings.content()))
+    if path.exists():
+        found = read_json(path)
+        if found == wanted:
+            return
+        if not settings.overwrite:
+            raise ConfigError(
+                f"{folder} holds files made with other settings "
+                f"({_first_difference(found, wanted)}); choose another data_gen.data_dir, or add "
+                "data_gen.overwrite=true to replace them",
+                value=str(folder),
+            )
+        _remove_outputs(folder)
+    write_json(path, wanted)
+
+
+def _first_difference(found: Any, wanted: Any, name: str = "data_gen") -> str:  # noqa: ANN401
+    """Say in words where two nested settings differ first."""
+    if isinstance(found, dict) and isinstance(wanted, dict):
+        for key in sorted(found.keys() | wanted.keys()):
+            if found.get(key) != wanted.get(key):
+                return _first_difference(found.get(key), wanted.get(key), f"{name}.{key}")
+    return f"{name} was {found!r}, now {wanted!r}"
+
+
+def _remove_outputs(folder: Path) -> None:
+    """Delete what the manifests of a folder list, so that nothing of other settings remains."""
+    for name in read_manifest(folder):
+        (folder / name).unlink(missing_ok=True)
+    for path in folder.glob("manifest-*.jsonl"):
+        path.unlink()
+
+
+def _end_last_line(path: Path) -> None:
+    """Drop a last line that a killed run left half-written, so that the next one stands alone."""
+    if path.exists():
+        content = path.read_bytes()
+        whole = content[: content.rfind(b"\n") + 1]
+        if whole != content:
+            path.write_bytes(whole)
+
+
+def _execute(jobs: Sequence[Job], settings: JobSettings) -> Iterator[tuple[Job, float]]:
+    """Yield finished jobs with their run time in seconds, in the order in which they finish."""
+    if settings.backend == "sequential" or len(jobs) <= 1 or settings.n_jobs == 1:
+        for job in jobs:
+            yield job, _timed(job)
+        return
+    with _backend(settings):
+        parallel = Parallel(n_jobs=settings.n_jobs, return_as="generator_unordered")
+        numbered = (delayed(_numbered)(number, job) for number, job in enumerate(jobs))
+        for number, seconds in parallel(numbered):
+            yield jobs[number], seconds
+
+
+@contextlib.contextmanager
+def _backend(settings: JobSettings) -> Iterator[None]:
+    """Choose joblib's backend; workers keep their numerical libraries at one thread."""
+    if settings.backend == "loky":
+        with parallel_config(backend="loky", inner_max_num_threads=1):
+            yield
+        return
+    try:
+        import dask
+        from distributed import Client, LocalCluster
+    except ImportError as error:
+        raise ConfigError(
+            "data_gen.backend = 'dask' needs the packages dask and distributed; "
+            "install them with pip install 'skyfold[dask]'",
+            value="dask",
+        ) from error
+    if dask.config.get("scheduler-address", None):
+        with Client(), parallel_config(backend="dask"):
+            yield
+        return
+    cluster = LocalCluster(
+        n_workers=settings.n_jobs if settings.n_jobs > 0 else None,
+        threads_per_worker=1,
+        dashboard_address=None,
+    )
+    with cluster, Client(cluster), parallel_config(backend="dask"):
+        yield
+
+
+def _numbered(number: int, job: Job) -> tuple[int, float]:
+    return number, _timed(job)
+
+
+def _timed(job: Job) -> float:
+    start = time.perf_counter()
+    job.run()
+    return time.perf_counter() - start

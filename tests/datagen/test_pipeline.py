@@ -1,0 +1,185 @@
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from datagen import files, pipeline
+from datagen.errors import ConfigError, DataFormatError, DataNotFoundError
+from datagen.pipeline import Job, JobSettings, Phase
+from datagen.seeds import stream
+
+
+@dataclass(frozen=True)
+class Numbers(JobSettings):
+    """A simulator of text files that hold random numbers, in two phases."""
+
+    scale: float = 1.0
+
+    def build_phases(self) -> Sequence[Phase]:
+        folder = Path(self.data_dir)
+        return [
+            Phase("draw", tuple(self._job(draw, folder / "draw" / f"{k}.txt", k) for k in self._n)),
+            Phase("copy", tuple(self._job(copy, folder / "copy" / f"{k}.txt", k) for k in self._n)),
+        ]
+
+    @property
+    def _n(self) -> range:
+        return range(self.nfiles)
+
+    def _job(self, function: object, path: Path, index: int) -> Job:
+        call = functools.partial(function, path, self, index)  # type: ignore[arg-type]
+        return Job(f"{path.parent.name}/{index}", (path,), call, index, self.seed)
+
+
+def draw(path: Path, settings: Numbers, index: int) -> None:
+    value = stream(settings.seed, index, "value").normal() * settings.scale
+    files.write_text(path, f"{value}\n")
+
+
+def copy(path: Path, settings: Numbers, index: int) -> None:
+    source = Path(settings.data_dir) / "draw" / path.name
+    if not source.exists():
+        raise DataNotFoundError(f"{source} does not exist", value=str(source))
+    files.write_text(path, source.read_text())
+
+
+def make(folder: Path, **changes: object) -> Numbers:
+    values: dict[str, object] = {
+        "data_dir": str(folder),
+        "nfiles": 4,
+        "seed": 7,
+        "n_jobs": 1,
+        "backend": "loky",
+        "shard": [0, 1],
+        "overwrite": False,
+    }
+    return Numbers(**(values | changes))  # type: ignore[arg-type]
+
+
+def contents(folder: Path) -> dict[str, str]:
+    return {p.relative_to(folder).as_posix(): p.read_text() for p in folder.glob("*/*.txt")}
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    folder = tmp_path_factory.mktemp("expected")
+    pipeline.run(make(folder))
+    return contents(folder)
+
+
+@pytest.mark.parametrize("backend", ["sequential", "loky", "dask"])
+def test_bytes_do_not_depend_on_the_backend(
+    tmp_path: Path, backend: str, expected: dict[str, str]
+) -> None:
+    if backend == "dask":
+        pytest.importorskip("distributed")
+    assert pipeline.run(make(tmp_path, backend=backend, n_jobs=2)) == {"made": 8, "skipped": 0}
+    assert contents(tmp_path) == expected
+
+
+def test_bytes_do_not_depend_on_how_many_files_are_asked_for(
+    tmp_path: Path, expected: dict[str, str]
+) -> None:
+    pipeline.run(make(tmp_path, nfiles=2))
+    assert contents(tmp_path).items() <= expected.items()
+    assert pipeline.run(make(tmp_path)) == {"made": 4, "skipped": 4}
+    assert contents(tmp_path) == expected
+
+
+def test_two_shards_make_what_one_run_makes(tmp_path: Path, expected: dict[str, str]) -> None:
+    for shard in (0, 1):
+        made = pipeline.run(make(tmp_path, shard=[shard, 2]))
+        assert made == {"made": 4, "skipped": 0}
+    assert contents(tmp_path) == expected
+    assert pipeline.run(make(tmp_path)) == {"made": 0, "skipped": 8}
+
+
+def test_a_rerun_makes_only_what_is_missing_or_broken(
+    tmp_path: Path, expected: dict[str, str]
+) -> None:
+    pipeline.run(make(tmp_path))
+    (tmp_path / "draw" / "1.txt").unlink()
+    (tmp_path / "copy" / "2.txt").write_text("")
+    kept = (tmp_path / "draw" / "0.txt").stat().st_mtime_ns
+    assert pipeline.run(make(tmp_path)) == {"made": 2, "skipped": 6}
+    assert contents(tmp_path) == expected
+    assert (tmp_path / "draw" / "0.txt").stat().st_mtime_ns == kept
+
+
+def test_the_manifest_lists_every_file_with_seed_and_hash(tmp_path: Path) -> None:
+    settings = make(tmp_path)
+    pipeline.run(settings)
+    records = pipeline.read_manifest(tmp_path)
+    assert sorted(records) == sorted(contents(tmp_path))
+    for name, record in records.items():
+        assert record["sha256"] == files.sha256_file(tmp_path / name)
+        assert record["bytes"] == (tmp_path / name).stat().st_size
+        assert (record["seed"], record["config_hash"]) == (7, settings.content_hash())
+
+
+def test_a_half_written_manifest_line_costs_one_file(
+    tmp_path: Path, expected: dict[str, str]
+) -> None:
+    pipeline.run(make(tmp_path))
+    manifest = tmp_path / "manifest-0of1.jsonl"
+    text = manifest.read_text()
+    manifest.write_text(text[:-20])
+    assert pipeline.run(make(tmp_path)) == {"made": 1, "skipped": 7}
+    assert len(pipeline.read_manifest(tmp_path)) == 8
+    assert contents(tmp_path) == expected
+
+
+def test_a_broken_manifest_line_is_named(tmp_path: Path) -> None:
+    pipeline.run(make(tmp_path))
+    manifest = tmp_path / "manifest-0of1.jsonl"
+    manifest.write_text("nonsense\n" + manifest.read_text())
+    with pytest.raises(DataFormatError, match=r"manifest-0of1\.jsonl, line 1 is not valid JSON"):
+        pipeline.run(make(tmp_path))
+
+
+def test_files_of_other_settings_are_refused_and_replaced_only_on_request(tmp_path: Path) -> None:
+    pipeline.run(make(tmp_path))
+    with pytest.raises(ConfigError, match=r"data_gen\.scale was 1\.0, now 2\.0.*overwrite=true"):
+        pipeline.run(make(tmp_path, scale=2.0))
+    pipeline.run(make(tmp_path, scale=2.0, nfiles=1, overwrite=True))
+    assert sorted(contents(tmp_path)) == ["copy/0.txt", "draw/0.txt"]
+
+
+def test_an_error_in_a_worker_comes_home_whole(tmp_path: Path) -> None:
+    @dataclass(frozen=True)
+    class CopyOnly(Numbers):
+        def build_phases(self) -> Sequence[Phase]:
+            return super().build_phases()[1:]
+
+    values = {f: getattr(make(tmp_path, n_jobs=2), f) for f in Numbers.__dataclass_fields__}
+    with pytest.raises(DataNotFoundError, match=r"draw.*does not exist"):
+        pipeline.run(CopyOnly(**values))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"nfiles": -1}, r"expected data_gen\.nfiles to be an integer >= 1, but got -1"),
+        ({"seed": -1}, r"expected data_gen\.seed to be an integer >= 0, but got -1"),
+        ({"n_jobs": 0}, r"expected data_gen\.n_jobs to be >= 1, or -1, but got 0"),
+        ({"backend": "threads"}, r"backend to be loky, dask, sequential, but got 'threads'"),
+        ({"shard": [2, 2]}, r"shard to be \[i, n\] with 0 <= i < n, but got \[2, 2\]"),
+    ],
+)
+def test_bad_settings_are_refused(
+    tmp_path: Path, changes: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        make(tmp_path, **changes)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_read_only_folder_is_reported(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(OSError, match="permission is denied"):
+        pipeline.run(make(tmp_path / "data"))
