@@ -1,0 +1,101 @@
+"""Starts the entry points: composes the configuration, runs the task, reports errors in one line.
+
+Tasks are imported when they run, so that `--help`, `--cfg job` and tab completion answer at once.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from conf import schema
+from conf.shadow import check_packages
+from datagen.errors import SkyfoldError
+
+FOLDER = Path(__file__).resolve().parent
+USER_ERROR = 2
+
+Task = Callable[[DictConfig], int]
+
+
+def launch(config_name: str, task: Task) -> None:
+    """Compose `config_name` from the command line and run `task` on it.
+
+    Args:
+        config_name: A primary config in `conf/`, without suffix.
+        task: Does the work and returns the exit status.
+    """
+    schema.register()
+    decorate = hydra.main(version_base="1.3", config_path=str(FOLDER), config_name=config_name)
+    decorate(functools.partial(_guarded, task))()
+
+
+def datagen() -> None:
+    """Run `skyfold-datagen`."""
+    launch("datagen", _datagen)
+
+
+def train() -> None:
+    """Run `skyfold-train`."""
+    launch("train", _train)
+
+
+def predict() -> None:
+    """Run `skyfold-predict`."""
+    launch("predict", _predict)
+
+
+def evaluate() -> None:
+    """Run `skyfold-evaluate`."""
+    launch("evaluate", _evaluate)
+
+
+def _datagen(cfg: DictConfig) -> int:
+    from conf.build import build_settings
+    from datagen import pipeline
+
+    pipeline.run(build_settings(cfg.data_gen, "data_gen"))
+    return 0
+
+
+def _train(cfg: DictConfig) -> int:
+    from encoders.training import train
+
+    train(cfg)
+    return 0
+
+
+def _predict(cfg: DictConfig) -> int:
+    from inference.engine import predict
+
+    return predict(cfg)
+
+
+def _evaluate(cfg: DictConfig) -> int:
+    from inference.survey.evaluation import evaluate
+
+    return evaluate(cfg)
+
+
+def _guarded(task: Task, cfg: DictConfig) -> None:
+    """Run a task; a user's error becomes one line and exit status 2."""
+    try:
+        check_packages()
+        schema.check_root(cfg)
+        status = task(cfg)
+    except SkyfoldError as error:
+        # In a sweep Hydra reports which job failed; HYDRA_FULL_ERROR is Hydra's own switch.
+        if HydraConfig.get().mode == RunMode.MULTIRUN or os.environ.get("HYDRA_FULL_ERROR") == "1":
+            raise
+        sys.stderr.write(f"skyfold: {error}\n")
+        sys.exit(USER_ERROR)
+    if status:
+        sys.exit(status)

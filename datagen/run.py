@@ -1,0 +1,17 @@
+"""Entry point: `python datagen/run.py data_gen=fields data_gen.nfiles=8`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+if __name__ == "__main__":
+    # Python put this folder first; its modules would hide packages of the same name.
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from conf.entry import datagen
+
+main = datagen
+
+if __name__ == "__main__":
+    main()
