@@ -11,7 +11,5 @@ if __name__ == "__main__":
 
 from conf.entry import datagen
 
-main = datagen
-
 if __name__ == "__main__":
-    main()
+    datagen()

@@ -171,9 +171,7 @@ def test_an_error_in_a_worker_comes_home_whole(tmp_path: Path) -> None:
         ({"shard": [2, 2]}, r"shard to be \[i, n\] with 0 <= i < n, but got \[2, 2\]"),
     ],
 )
-def test_bad_settings_are_refused(
-    tmp_path: Path, changes: dict[str, object], message: str
-) -> None:
+def test_bad_settings_are_refused(tmp_path: Path, changes: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         make(tmp_path, **changes)
 

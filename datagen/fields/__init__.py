@@ -1,0 +1,1 @@
+"""Optical fields with galaxy clusters: source catalogue, image per band, file datum."""

@@ -1,0 +1,131 @@
+"""Bins a source catalog on cells and joins it with the images of the field.
+
+Cells follow the image: the source at pixel (x, y) lies in row y // cell_px and column
+x // cell_px, counted from the first pixel.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from astropy.table import Table
+from numpy.typing import NDArray
+
+UNITS = {
+    "images": "counts",
+    "fluxes": "counts",
+    "locs": "fraction of the cell (row, col)",
+    "galaxy_params": "HLR arcsec, G1, G2, FRACDEV",
+    "noise_sigma": "counts",
+    "psf_fwhm": "arcsec",
+    "pixel_scale": "arcsec/px",
+    "zero_point": "mag",
+    "cell_px": "px",
+}
+GALAXY_PARAMS = ("HLR", "G1", "G2", "FRACDEV")
+
+
+@dataclass(frozen=True)
+class CellRules:
+    """How sources become cell labels.
+
+    Args:
+        cell_px: Side of a cell [px].
+        bands: Bands in the order of the images.
+        reference_band: Band in which sources are compared.
+        min_flux: Faintest member that labels its cell, reference band [counts].
+    """
+
+    cell_px: int
+    bands: tuple[str, ...]
+    reference_band: str
+    min_flux: float
+
+
+def cell_catalog(
+    sources: Table, shape: tuple[int, int], rules: CellRules
+) -> dict[str, torch.Tensor]:
+    """Bin a source catalog on the cells of an image.
+
+    A cell is labelled if any member of a labelled system in it is at least `min_flux` bright; its
+    other keys describe its brightest source in the reference band. The weight is 0 where the only
+    members belong to systems that are neither to be found nor to count as background.
+
+    Args:
+        sources: Source catalog with pixel positions.
+        shape: Image shape (H, W) [px], multiples of the cell.
+        rules: Cell size, bands and limits.
+
+    Returns:
+        Tensors with leading shape (ny, nx); see `datagen.fields.schema.CELL_KEYS`.
+    """
+    # A pixel reaches from -0.5 to +0.5 around its centre, so the image begins at -0.5.
+    row = (np.asarray(sources["Y"], np.float64) + 0.5) / rules.cell_px
+    col = (np.asarray(sources["X"], np.float64) + 0.5) / rules.cell_px
+    ny, nx = shape[0] // rules.cell_px, shape[1] // rules.cell_px
+    inside = (row >= 0) & (row < ny) & (col >= 0) & (col < nx)
+    found, row, col = sources[inside], row[inside], col[inside]
+    cell = np.floor(row).astype(np.int64) * nx + np.floor(col).astype(np.int64)
+    flux = _flux(found, rules.reference_band)
+    counts = _member_counts(found, cell, flux >= rules.min_flux, ny * nx)
+    flat = {"n_sources": np.bincount(cell, minlength=ny * nx), **counts}
+    flat |= _brightest(found, cell, np.stack([row % 1.0, col % 1.0], -1), rules, ny * nx)
+    return {key: _grid(key, value, (ny, nx)) for key, value in flat.items()}
+
+
+def _flux(sources: Table, band: str) -> NDArray[np.float64]:
+    return np.asarray(sources[f"FLUX_{band.upper()}"], np.float64)
+
+
+def _member_counts(
+    sources: Table, cell: NDArray[np.int64], is_bright: NDArray[np.bool_], n_cells: int
+) -> dict[str, NDArray[Any]]:
+    """Count labelled members per cell and find the cells that are not to be judged."""
+    is_counted = np.asarray(sources["LABEL_WEIGHT"]) > 0
+    is_member = np.asarray(sources["MEM"]) > 0
+    labelled = np.bincount(cell[is_member & is_counted & is_bright], minlength=n_cells)
+    ignored = np.bincount(cell[~is_counted & is_bright], minlength=n_cells)
+    weight = np.where((labelled == 0) & (ignored > 0), 0.0, 1.0)
+    return {"n_members": labelled, "membership": labelled > 0, "cell_weight": weight}
+
+
+def _brightest(
+    sources: Table,
+    cell: NDArray[np.int64],
+    locs: NDArray[np.float64],
+    rules: CellRules,
+    n_cells: int,
+) -> dict[str, NDArray[Any]]:
+    """Return the properties of the brightest source per cell; zeros in empty cells."""
+    by_flux = np.argsort(_flux(sources, rules.reference_band), kind="stable")
+    # Of several assignments to the same cell the last one, the brightest, stays.
+    chosen = np.full(n_cells, -1)
+    chosen[cell[by_flux]] = by_flux
+    is_filled = chosen >= 0
+    columns = {
+        "locs": locs,
+        "fluxes": np.stack([_flux(sources, band) for band in rules.bands], -1),
+        "redshift": np.asarray(sources["Z"], np.float64)[:, None],
+        "source_type": np.asarray(sources["SOURCE_TYPE"], np.float64)[:, None],
+        "galaxy_params": np.stack([np.asarray(sources[k], np.float64) for k in GALAXY_PARAMS], -1),
+    }
+    result = {}
+    for key, values in columns.items():
+        result[key] = np.zeros((n_cells, values.shape[1]))
+        result[key][is_filled] = values[chosen[is_filled]]
+    return result
+
+
+def _grid(key: str, values: NDArray[Any], grid: tuple[int, int]) -> torch.Tensor:
+    """Shape per-cell values to (ny, nx) for counts of all sources, else to (ny, nx, 1, ...)."""
+    if key == "n_sources":
+        return torch.from_numpy(values.astype(np.int64).reshape(grid))
+    kind = {"n_members": np.int64, "membership": np.bool_}.get(key, np.float32)
+    cells: NDArray[Any] = values.astype(kind).reshape(*grid, 1, -1)
+    if key == "locs":
+        # Rounding to single precision may reach 1, which belongs to the next cell.
+        cells = np.minimum(cells, np.nextafter(np.float32(1), np.float32(0)))
+    return torch.from_numpy(cells)

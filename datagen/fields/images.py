@@ -1,0 +1,125 @@
+"""From a source catalog to the images of one field or survey tile, one FITS file per band."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from astropy.table import Table
+from numpy.typing import NDArray
+
+from datagen.fields.config import ImageConfig
+from datagen.fields.noise import Depth, add_noise, noise_sigma
+from datagen.fields.psf import PsfModel, PsfSpread, draw_psf
+from datagen.fields.render import View, get_renderer
+from datagen.fields.schema import FORMAT_VERSION
+from datagen.fields.version import VERSION
+from datagen.fields.wcs import Card
+from datagen.seeds import stream
+
+# Light fainter than this fraction of the noise per pixel may be left out around a source.
+FAINT_FRACTION = 0.02
+
+Header = dict[str, Card | tuple[Card, str]]
+
+
+@dataclass(frozen=True)
+class Exposure:
+    """Everything but the sources that determines the images of one field or survey tile.
+
+    Args:
+        settings: Pixels, PSF and noise.
+        renderer: Name of the renderer.
+        seed: The run's seed.
+        index: Number of the field or survey tile.
+        kind: `field` or `tile`; names the random streams, so that field 3 and survey tile 3 of
+            one seed differ.
+        config_hash: Hash of the run's settings.
+    """
+
+    settings: ImageConfig
+    renderer: str
+    seed: int
+    index: int
+    kind: str
+    config_hash: str
+
+    def psf(self, band: str) -> PsfModel:
+        """Draw the PSF of one band from its own stream."""
+        settings = self.settings
+        spread = PsfSpread(settings.psf_scatter, settings.psf_ellipticity, settings.psf_beta)
+        rng = stream(self.seed, self.index, f"{self.kind}_psf_{band}")
+        return draw_psf(settings.psf_fwhm_arcsec[band], spread, rng)
+
+    def sigma(self, band: str) -> float:
+        """Return the noise per pixel [counts] of one band."""
+        settings = self.settings
+        depth = Depth(settings.depth_mag[band], settings.depth_aperture_arcsec, settings.depth_snr)
+        return noise_sigma(depth, settings.zero_point, settings.pixel_scale)
+
+    def noise_rng(self, band: str) -> np.random.Generator:
+        """Return the stream of one band's noise."""
+        return stream(self.seed, self.index, f"{self.kind}_noise_{band}")
+
+
+def draw_band(
+    sources: Table, shape: tuple[int, int], band: str, exposure: Exposure
+) -> NDArray[np.float32]:
+    """Draw the image of one band with its noise.
+
+    Args:
+        sources: Source catalog with pixel positions of this image.
+        shape: (H, W) [px].
+        band: Band name.
+        exposure: PSF, noise and seeds.
+
+    Returns:
+        Counts, shape (H, W).
+    """
+    sigma, settings = exposure.sigma(band), exposure.settings
+    view = View(shape, exposure.psf(band), band, settings.pixel_scale, FAINT_FRACTION * sigma)
+    image = get_renderer(exposure.renderer)(sources, view)
+    add_noise(image, sigma, exposure.noise_rng(band))
+    return image
+
+
+def draw_bands(
+    sources: Table, shape: tuple[int, int], bands: Sequence[str], exposure: Exposure
+) -> Iterator[tuple[str, NDArray[np.float32]]]:
+    """Yield (band, image) one after another, so that one image is in memory at a time."""
+    for band in bands:
+        yield band, draw_band(sources, shape, band, exposure)
+
+
+def image_header(wcs_cards: dict[str, Card], band: str, exposure: Exposure) -> Header:
+    """Return the FITS cards of one image.
+
+    They hold no date, so that the same settings give the same bytes.
+
+    Args:
+        wcs_cards: World coordinates, from `datagen.fields.wcs.tan_cards`.
+        band: Band name.
+        exposure: PSF, noise and seeds.
+    """
+    psf, settings = exposure.psf(band), exposure.settings
+    return {
+        **wcs_cards,
+        "BUNIT": ("counts", "at zero point MAGZERO"),
+        "BAND": (band, "band"),
+        "FILTER": (band, "band"),
+        "MAGZERO": (settings.zero_point, "[mag] magnitude of one count"),
+        "ZP": (settings.zero_point, "[mag] same as MAGZERO"),
+        "PIXSCALE": (settings.pixel_scale, "[arcsec/px]"),
+        "PSFFWHM": (psf.fwhm_arcsec, "[arcsec] Moffat FWHM"),
+        "PSFBETA": (psf.beta, "Moffat beta"),
+        "PSFE1": (psf.e1, "PSF distortion along x"),
+        "PSFE2": (psf.e2, "PSF distortion along the diagonal"),
+        "SKYSIGMA": (exposure.sigma(band), "[counts] noise per pixel"),
+        "RENDERER": (exposure.renderer, "drew the sources"),
+        "SEED": (exposure.seed, "seed of the run"),
+        "INDEX": (exposure.index, f"number of the {exposure.kind}"),
+        "CONFHASH": (exposure.config_hash, "hash of the settings"),
+        "SOFTWARE": (f"skyfold {VERSION}", "made this file"),
+        "FORMATV": (FORMAT_VERSION, "format version"),
+    }

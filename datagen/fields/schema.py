@@ -1,0 +1,161 @@
+"""What the files of the field simulator must hold, and checks that name the file and the key."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from astropy.table import Table
+
+from datagen.errors import DataFormatError
+
+FORMAT_VERSION = 1
+CATALOG_COLUMNS = (
+    "RA", "DEC", "X", "Y", "MEM", "FLUX_G", "FLUX_R", "FLUX_I", "FLUX_Z", "HLR", "FRACDEV", "G1",
+    "G2", "Z", "SOURCE_TYPE", "GI_COLOR", "IZ_COLOR", "CLUSTER_ID", "SERSIC_N", "MAG_I", "IS_RED",
+    "LABEL_WEIGHT",
+)  # fmt: skip
+CLUSTER_COLUMNS = (
+    "CLUSTER_ID", "RA", "DEC", "X", "Y", "Z", "M200M", "RICHNESS", "R_LAMBDA_MPC", "R_LAMBDA_PX",
+    "N_MEMBERS", "LABELLED",
+)  # fmt: skip
+# A Sersic index may be unknown (nan): then FRACDEV gives the profile.
+_MAY_BE_NAN = ("SERSIC_N",)
+# Key of the cell catalog: trailing shape after (ny, nx), dtype name; "bands" is the band count.
+CELL_KEYS: dict[str, tuple[tuple[int | str, ...], str]] = {
+    "n_sources": ((), "int64"),
+    "locs": ((1, 2), "float32"),
+    "fluxes": ((1, "bands"), "float32"),
+    "membership": ((1, 1), "bool"),
+    "redshift": ((1, 1), "float32"),
+    "source_type": ((1, 1), "float32"),
+    "galaxy_params": ((1, 4), "float32"),
+    "n_members": ((1, 1), "int64"),
+    "cell_weight": ((1, 1), "float32"),
+}
+META_KEYS: dict[str, type | tuple[type, ...]] = {
+    "format_version": int,
+    "seed": int,
+    "index": int,
+    "config_hash": str,
+    "package_version": str,
+    "bands": list,
+    "reference_band": str,
+    "pixel_scale": float,
+    "zero_point": float,
+    "cell_px": int,
+    "noise_sigma": list,
+    "psf_fwhm": list,
+    "wcs": dict,
+    "prior": dict,
+    "units": dict,
+}
+
+
+def check_catalog(table: Table, path: Path) -> None:
+    """Raise `DataFormatError` unless a source catalog has all columns and finite values."""
+    _check_columns(table, CATALOG_COLUMNS, "source catalog", path)
+    if len(table) and (np.asarray(table["HLR"]) < 0).any():
+        row = int(np.argmax(np.asarray(table["HLR"]) < 0))
+        raise _bad(
+            path, "HLR", f"expected sizes >= 0 arcsec, but row {row} has {table['HLR'][row]:g}"
+        )
+
+
+def check_clusters(table: Table, path: Path) -> None:
+    """Raise `DataFormatError` unless a cluster table has all columns and finite values."""
+    _check_columns(table, CLUSTER_COLUMNS, "cluster table", path)
+
+
+def check_file_data(data: list[dict[str, Any]], path: Path) -> None:
+    """Check the structure, shapes, types and values of a file datum.
+
+    Args:
+        data: What `read_file_data` returned.
+        path: For the message.
+
+    Raises:
+        DataFormatError: The message names the file, the field and the first bad key.
+    """
+    if not data:
+        raise _bad(path, "list", "expected at least one field, but got none")
+    for number, datum in enumerate(data):
+        _check_datum(datum, path, f"[{number}]")
+
+
+def _check_datum(datum: object, path: Path, where: str) -> None:
+    if not isinstance(datum, dict):
+        raise _bad(path, where, f"expected a mapping, but got {type(datum).__name__}")
+    for key in ("images", "tile_catalog", "meta"):
+        if key not in datum:
+            raise _bad(path, f"{where}.{key}", "expected this key, but it is missing")
+    _check_meta(datum["meta"], path, f"{where}.meta")
+    _check_tensors(datum, path, where)
+
+
+def _check_meta(meta: Mapping[str, Any], path: Path, where: str) -> None:
+    for key, kind in META_KEYS.items():
+        value = meta.get(key)
+        if not isinstance(value, kind):
+            name = getattr(kind, "__name__", str(kind))
+            raise _bad(path, f"{where}.{key}", f"expected {name}, but got {value!r}")
+    if meta["format_version"] != FORMAT_VERSION:
+        version = meta["format_version"]
+        raise _bad(path, f"{where}.format_version", f"expected {FORMAT_VERSION}, but got {version}")
+    if meta["cell_px"] < 1:
+        raise _bad(path, f"{where}.cell_px", f"expected > 0, but got {meta['cell_px']}")
+    for key in ("noise_sigma", "psf_fwhm"):
+        n_values, n_bands = len(meta[key]), len(meta["bands"])
+        if n_values != n_bands:
+            raise _bad(path, f"{where}.{key}", f"expected {n_bands} values, but got {n_values}")
+
+
+def _check_tensors(datum: Mapping[str, Any], path: Path, where: str) -> None:
+    bands, cell_px = len(datum["meta"]["bands"]), datum["meta"]["cell_px"]
+    images = datum["images"]
+    shape = tuple(getattr(images, "shape", ()))
+    if len(shape) != 3 or shape[0] != bands or shape[1] % cell_px or shape[2] % cell_px:
+        expected = f"({bands}, H, W) with H and W multiples of {cell_px}"
+        raise _bad(path, f"{where}.images", f"expected shape {expected}, but got {shape}")
+    _check_tensor(images, shape, "float32", path, f"{where}.images")
+    grid = (shape[1] // cell_px, shape[2] // cell_px)
+    for key, (trailing, dtype) in CELL_KEYS.items():
+        name = f"{where}.tile_catalog.{key}"
+        if key not in datum["tile_catalog"]:
+            raise _bad(path, name, "expected this key, but it is missing")
+        wanted = grid + tuple(bands if size == "bands" else int(size) for size in trailing)
+        _check_tensor(datum["tile_catalog"][key], wanted, dtype, path, name)
+    locs = datum["tile_catalog"]["locs"]
+    if bool(((locs < 0) | (locs >= 1)).any()):
+        raise _bad(path, f"{where}.tile_catalog.locs", "expected fractions in [0, 1)")
+
+
+def _check_tensor(tensor: Any, shape: tuple[int, ...], dtype: str, path: Path, name: str) -> None:  # noqa: ANN401
+    """Check one tensor; torch is not imported, so that reading catalogs stays light."""
+    got_shape = tuple(getattr(tensor, "shape", ()))
+    got_dtype = str(getattr(tensor, "dtype", type(tensor).__name__)).removeprefix("torch.")
+    if got_shape != shape or got_dtype != dtype:
+        raise _bad(path, name, f"expected {dtype} {shape}, but got {got_dtype} {got_shape}")
+    if dtype == "float32" and not bool(tensor.isfinite().all()):
+        raise _bad(path, name, "expected finite values, but found nan or inf")
+
+
+def _check_columns(table: Table, columns: tuple[str, ...], what: str, path: Path) -> None:
+    missing = [name for name in columns if name not in table.colnames]
+    if missing:
+        raise _bad(path, missing[0], f"the {what} has no column {', '.join(missing)}")
+    for name in columns:
+        values = np.asarray(table[name])
+        if values.dtype.kind not in "iufb":
+            raise _bad(path, name, f"expected numbers, but got {values.dtype}")
+        if name not in _MAY_BE_NAN and not np.isfinite(values).all():
+            row = int(np.argmin(np.isfinite(values)))
+            raise _bad(path, name, f"expected finite values, but row {row} has {values[row]}")
+
+
+def _bad(path: Path, key: str, reason: str) -> DataFormatError:
+    return DataFormatError(
+        f"{path}, {key}: {reason}; delete the file and run python datagen/run.py again", value=key
+    )

@@ -1,0 +1,34 @@
+"""Entry point: `python datagen/validate.py data/fields` checks every file of a data folder."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+if __name__ == "__main__":
+    # Python put this folder first; its modules would hide packages of the same name.
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from datagen.errors import SkyfoldError
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run `skyfold-validate`: one summary line and status 0, or the first error and status 2."""
+    parser = argparse.ArgumentParser(
+        prog="skyfold-validate", description="Check every file that datagen wrote to a folder."
+    )
+    parser.add_argument("folder", type=Path, help="data folder of data_gen=fields or survey")
+    folder = parser.parse_args(arguments).folder
+    try:
+        from datagen.fields.validate import validate_folder
+
+        summary = validate_folder(folder)
+    except SkyfoldError as error:
+        sys.stderr.write(f"skyfold: {error}\n")
+        sys.exit(2)
+    sys.stdout.write(f"OK: {summary}\n")
+
+
+if __name__ == "__main__":
+    main()
