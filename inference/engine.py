@@ -1,0 +1,103 @@
+"""Runs predictions on any number of devices; the only place in inference that knows `Trainer`."""
+
+from __future__ import annotations
+
+import datetime
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import Trainer
+from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.utilities import rank_zero_only
+from omegaconf import DictConfig
+
+from conf.build import build_settings
+from encoders.checkpoint import checkpoint_sha256, load_checkpoint
+from inference.survey.run import SurveyRun
+from inference.survey.settings import PredictSettings, SurveySettings
+
+log = logging.getLogger(__name__)
+
+TILES_FAILED = 3
+
+# Ranks meet only at the start and at the end, and one may finish days before another.
+_PATIENCE = datetime.timedelta(days=30)
+
+
+def predict(cfg: DictConfig) -> int:
+    """Run `predict.yaml`.
+
+    Args:
+        cfg: The composed configuration.
+
+    Returns:
+        Exit status: 0, or 3 if survey tiles failed.
+    """
+    settings: PredictSettings = build_settings(cfg.predict, "predict")
+    survey: SurveySettings = build_settings(cfg.survey, "survey")
+    return predict_survey(settings, survey)
+
+
+def predict_survey(settings: PredictSettings, survey: SurveySettings) -> int:
+    """Predict on survey tiles with the checkpoint of the settings; return the exit status."""
+    path = Path(settings.weight_save_path)
+    module = load_checkpoint(path, "membership")
+    return run(SurveyRun(settings, survey, module, checkpoint_sha256(path)))
+
+
+def run(job: SurveyRun) -> int:
+    """Run a prediction that is ready to start; return the exit status."""
+    n_pending = len(job.pending())
+    n_done = len(job.tiles) - n_pending
+    log.info("%d survey tiles to predict, %d finished before", n_pending, n_done)
+    if n_pending:
+        trainer = build_trainer(job)
+        # Predictions that are kept in memory would grow with the survey.
+        trainer.predict(job.module, datamodule=job.data(), return_predictions=False)
+    # Launchers take a child's status for a crash: only the first rank reports failed tiles.
+    if getattr(rank_zero_only, "rank", 0) != 0:
+        return 0
+    return TILES_FAILED if job.finish() else 0
+
+
+def build_trainer(job: SurveyRun) -> Trainer:
+    """Return a trainer for the devices of the settings."""
+    settings = job.settings
+    return Trainer(
+        accelerator=settings.accelerator,
+        devices=settings.devices,
+        num_nodes=settings.num_nodes,
+        strategy=_strategy(settings),
+        precision=settings.precision,  # type: ignore[arg-type] # Lightning checks the word
+        callbacks=[job.writer()],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        default_root_dir=settings.output_dir,
+    )
+
+
+def _strategy(settings: PredictSettings) -> Any:  # noqa: ANN401 - a word or an object
+    """Return Lightning's strategy; several ranks get time to wait for each other."""
+    several = _n_devices(settings) * settings.num_nodes > 1
+    if settings.strategy in ("auto", "ddp") and several:
+        return DDPStrategy(timeout=_PATIENCE)
+    if settings.strategy == "ddp_spawn":
+        return DDPStrategy(start_method="spawn", timeout=_PATIENCE)
+    return settings.strategy
+
+
+def _n_devices(settings: PredictSettings) -> int:
+    devices = settings.devices
+    if isinstance(devices, list):
+        return len(devices)
+    if isinstance(devices, int) and devices > 0:
+        return devices
+    if isinstance(devices, str) and devices.isdecimal():
+        return int(devices)
+    uses_gpu = settings.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+    return torch.cuda.device_count() if uses_gpu else 1

@@ -1,0 +1,100 @@
+"""Puts the scores of overlapping windows together, in an order that never changes."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inference.survey.windows import WindowPlan
+
+
+class Mosaic:
+    """The score map of one survey tile while its windows arrive.
+
+    Args:
+        plan: The windows.
+        blend: `"crop"` takes each cell from the window in which it is farthest from the edge;
+            `"taper"` averages with weights that fall off linearly towards the window's edge.
+    """
+
+    def __init__(self, plan: WindowPlan, blend: str) -> None:
+        self._plan = plan
+        self._blend = blend
+        self._scores: dict[int, NDArray[np.float32]] = {}
+
+    def add(self, index: int, scores: NDArray[np.float32]) -> None:
+        """Keep the scores of one window, shape (h / cell, w / cell)."""
+        self._scores[index] = scores
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all windows have arrived."""
+        return len(self._scores) == len(self._plan.starts)
+
+    def result(self) -> NDArray[np.float32]:
+        """Return the scores of the whole survey tile, shape `plan.grid_shape`."""
+        full = self._cropped() if self._blend == "crop" else self._tapered()
+        rows, columns = self._plan.grid_shape
+        return np.ascontiguousarray(full[:rows, :columns], dtype=np.float32)
+
+    def _cropped(self) -> NDArray[np.float32]:
+        cell = self._plan.shape.cell_px
+        height, width = self._plan.padded_shape
+        result = np.full((height // cell, width // cell), np.nan, np.float32)
+        row_owner, column_owner = self._plan.owners()
+        for index, (row, column) in enumerate(self._plan.starts):
+            rows = np.flatnonzero(row_owner == row)
+            columns = np.flatnonzero(column_owner == column)
+            own = self._scores[index][np.ix_(rows - row // cell, columns - column // cell)]
+            result[np.ix_(rows, columns)] = own
+        return result
+
+    def _tapered(self) -> NDArray[np.float32]:
+        cell = self._plan.shape.cell_px
+        height, width = self._plan.padded_shape
+        total = np.zeros((height // cell, width // cell))
+        weight = np.zeros_like(total)
+        ramp = _ramp(self._plan, cell)
+        # Sums in floating point depend on their order: always by window number.
+        for index, (row, column) in enumerate(self._plan.starts):
+            scores = self._scores[index]
+            top, left = row // cell, column // cell
+            here = np.s_[top : top + scores.shape[0], left : left + scores.shape[1]]
+            total[here] += ramp * scores
+            weight[here] += ramp
+        result: NDArray[np.float32] = (total / weight).astype(np.float32)
+        return result
+
+
+def correct_prevalence(
+    scores: NDArray[np.float32], trained: float, target: float, pos_weight: float = 1.0
+) -> NDArray[np.float32]:
+    """Move probabilities from the prevalence of the training to that of the survey.
+
+    logit p' = logit p + ln[target / (1 - target)] - ln[trained / (1 - trained)] - ln(pos_weight)
+    (Elkan 2001, "The foundations of cost-sensitive learning", theorem 2).
+
+    Args:
+        scores: Probabilities, any shape.
+        trained: Fraction of positive cells in the training.
+        target: Fraction of positive cells in the survey.
+        pos_weight: Weight of positive cells in the training loss.
+
+    Returns:
+        Probabilities of the same shape.
+    """
+    odds_ratio = target / (1 - target) * (1 - trained) / trained / pos_weight
+    p = scores.astype(np.float64)
+    corrected: NDArray[np.float32] = (p * odds_ratio / (1 - p + p * odds_ratio)).astype(np.float32)
+    return corrected
+
+
+def _ramp(plan: WindowPlan, cell: int) -> NDArray[np.float64]:
+    """Return weights over a window's cells, shape (h / cell, w / cell), > 0 everywhere."""
+    halo = max(plan.shape.halo_px // cell, 1)
+    axes = []
+    for size in plan.window_shape:
+        position = np.arange(size // cell)
+        edge = np.minimum(position, position[::-1]) + 1.0
+        axes.append(np.minimum(edge / (halo + 1.0), 1.0))
+    return np.outer(axes[0], axes[1])

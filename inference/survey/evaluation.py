@@ -1,0 +1,253 @@
+"""Compares a finished prediction with a truth or reference catalogue: tables, plots, summary."""
+
+from __future__ import annotations
+
+import logging
+import math
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from astropy.table import Table
+from numpy.typing import NDArray
+from omegaconf import DictConfig
+
+from conf.build import build_settings
+from datagen import files
+from datagen.errors import DataFormatError, DataNotFoundError
+from inference.survey import cells, plots, statistics
+from inference.survey.candidates import to_ecsv
+from inference.survey.evaluation_settings import EvaluateSettings
+from inference.survey.geometry import separation_rad, unit_vectors
+from inference.survey.matching import SkyCatalog
+from inference.survey.records import OutputPaths
+from inference.survey.references import ReferenceCatalog, read_reference
+from inference.survey.scores import ScoreMap, read_scores
+from inference.survey.statistics import Fraction, MatchRule
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What an evaluation found.
+
+    Args:
+        fractions: Completeness and purity, over all and in bins.
+        curve: Both against the score threshold.
+        cells: Cell metrics; empty without source catalogues.
+        matches: Candidate, cluster and their separation.
+        files: What was written.
+    """
+
+    fractions: list[Fraction]
+    curve: Table
+    cells: dict[str, float]
+    matches: Table
+    files: list[Path]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What is compared with what.
+
+    Args:
+        candidates: The candidates, with id.
+        complete: Clusters that should have been found.
+        pure: Clusters that candidates may match.
+        rule: When they are the same.
+    """
+
+    candidates: Table
+    complete: ReferenceCatalog
+    pure: ReferenceCatalog
+    rule: MatchRule
+
+    @property
+    def sky(self) -> SkyCatalog:
+        """The candidates as a catalogue to match."""
+        return statistics.candidate_sky(self.candidates)
+
+
+def evaluate(cfg: DictConfig) -> int:
+    """Run `evaluate.yaml`; return the exit status."""
+    settings: EvaluateSettings = build_settings(cfg.evaluate, "evaluate")
+    evaluation = evaluate_survey(settings)
+    sys.stdout.write("\n".join(summary(evaluation)) + "\n")
+    return 0
+
+
+def evaluate_survey(settings: EvaluateSettings) -> Evaluation:
+    """Evaluate a prediction and write tables and plots.
+
+    Raises:
+        DataNotFoundError: The prediction or the reference catalogue is missing.
+        DataFormatError: A file of them is damaged or lacks a column.
+    """
+    paths = OutputPaths(Path(settings.prediction_dir))
+    maps = _score_maps(paths)
+    sample = _sample(settings, paths, maps)
+    chance = statistics.chance_match(maps, len(sample.candidates), sample.pure.sky, sample.rule)
+    fractions = [*_fractions(sample, settings), chance]
+    curve = statistics.threshold_curve(sample.sky, sample.complete, sample.pure, sample.rule)
+    run = files.read_json(paths.run) if paths.run.is_file() else {}
+    labels = _cell_labels(maps, run, settings.sources)
+    metrics = cells.cell_metrics(labels) if labels else {}
+    written = _write(settings, fractions, curve, metrics, sample)
+    written += plots.write_plots(
+        Path(settings.output_dir),
+        plots.Figures(fractions, curve, maps[: settings.n_plots], sample.candidates, sample.pure),
+        run,
+    )
+    return Evaluation(fractions, curve, metrics, _matches(sample), written)
+
+
+def summary(evaluation: Evaluation) -> list[str]:
+    """Return the result as lines of a table and the names of the files."""
+    lines = [f"{'quantity':<14}{'bin':<26}{'matched':>9}{'of':>7}{'value':>8}  68 % interval"]
+    for fraction in evaluation.fractions:
+        span = "all"
+        if fraction.variable != "all":
+            span = f"{fraction.low:g} <= {fraction.variable} < {fraction.high:g}"
+        low, high = fraction.interval
+        counts = f"{fraction.n_matched:>9}{fraction.n:>7}{fraction.value:>8.3f}"
+        lines.append(f"{fraction.quantity:<14}{span:<26}{counts}  {low:.3f} - {high:.3f}")
+    lines += [f"cell {name:<35}{value:>18.4f}" for name, value in evaluation.cells.items()]
+    return lines + [f"wrote {path}" for path in evaluation.files]
+
+
+def _score_maps(paths: OutputPaths) -> list[ScoreMap]:
+    found = sorted((paths.root / "scores").glob("*.fits"))
+    if not found or not paths.catalog.is_file():
+        raise DataNotFoundError(
+            f"evaluate.prediction_dir = {paths.root} holds no finished prediction; it is made by "
+            "`python inference/predict.py`",
+            value=str(paths.root),
+        )
+    return [read_scores(path) for path in found if not path.name.startswith(".")]
+
+
+def _sample(settings: EvaluateSettings, paths: OutputPaths, maps: Sequence[ScoreMap]) -> Sample:
+    candidates = Table.read(paths.catalog, format="ascii.ecsv")
+    if settings.score_min is not None:
+        candidates = candidates[candidates["score"] >= settings.score_min]
+    reference = read_reference(Path(settings.reference), settings.columns)
+    inside = statistics.covered(maps, reference.sky.ra, reference.sky.dec)
+    lowest, pure_lowest = settings.richness_min, settings.purity_richness_min
+    complete = _counting(reference, settings, lowest, inside)
+    pure = _counting(reference, settings, lowest if pure_lowest is None else pure_lowest)
+    log.info(
+        "%d candidates; %d of %d reference clusters lie in the footprint and count",
+        len(candidates),
+        len(complete),
+        len(reference),
+    )
+    rule = MatchRule(settings.match_radius_arcmin, settings.preference)
+    return Sample(candidates, complete, pure, rule)
+
+
+def _fractions(sample: Sample, settings: EvaluateSettings) -> list[Fraction]:
+    sky, complete = sample.sky, sample.complete
+    partner = statistics.match(sky, complete.sky, sample.rule)
+    found = np.zeros(len(complete), bool)
+    found[partner[partner >= 0]] = True
+    real = statistics.match(sky, sample.pure.sky, sample.rule) >= 0
+    name = "completeness"
+    return [
+        statistics.overall(name, found),
+        *statistics.binned(name, "richness", complete.richness, found, settings.richness_bins),
+        *statistics.binned(name, "z", complete.sky.redshift, found, settings.redshift_bins),
+        statistics.overall("purity", real),
+        *statistics.binned("purity", "score", sky.mass, real, settings.score_bins),
+    ]
+
+
+def _matches(sample: Sample) -> Table:
+    """Return matched pairs: candidate, cluster, richness, redshift, separation [arcmin]."""
+    partner = statistics.match(sample.sky, sample.pure.sky, sample.rule)
+    rows = np.flatnonzero(partner >= 0)
+    other = partner[rows]
+    here = unit_vectors(sample.sky.ra[rows], sample.sky.dec[rows])
+    there = unit_vectors(sample.pure.sky.ra[other], sample.pure.sky.dec[other])
+    table = Table()
+    table["candidate"] = np.asarray(sample.candidates["id"]).astype(str)[rows]
+    table["cluster"] = sample.pure.ids[other]
+    table["richness"] = sample.pure.richness[other]
+    table["redshift"] = sample.pure.sky.redshift[other]
+    table["separation_arcmin"] = np.degrees(separation_rad(here, there)) * 60
+    return table
+
+
+def _cell_labels(
+    maps: Sequence[ScoreMap], run: dict[str, Any], pattern: str
+) -> list[cells.CellLabels]:
+    """Return scores and truth of the cells of all survey tiles with a source catalogue."""
+    folder = Path(run.get("cached_data_path", "."))
+    labels = []
+    for scores in maps:
+        path = folder / pattern.replace("{tile}", scores.tile)
+        if path.is_file():
+            labels.append(cells.label_tile(scores, cells.read_sources(path)))
+    return labels
+
+
+def _write(
+    settings: EvaluateSettings,
+    fractions: Sequence[Fraction],
+    curve: Table,
+    metrics: dict[str, float],
+    sample: Sample,
+) -> list[Path]:
+    folder = Path(settings.output_dir)
+    tables = {
+        "evaluation.ecsv": statistics.to_table(fractions),
+        "curve.ecsv": curve,
+        "matches.ecsv": _matches(sample),
+    }
+    for name, table in tables.items():
+        files.write_text(folder / name, to_ecsv(table))
+    overall = {f.quantity: f for f in fractions if f.variable == "all"}
+    result: dict[str, Any] = {
+        "n_candidates": len(sample.candidates),
+        "n_clusters": len(sample.complete),
+        "match_radius_arcmin": settings.match_radius_arcmin,
+        "cells": {key: _json_number(value) for key, value in metrics.items()},
+    }
+    for name, fraction in overall.items():
+        result[name] = {"value": _json_number(fraction.value), "wilson": list(fraction.interval)}
+    files.write_json(folder / "evaluation.json", result)
+    return [*(folder / name for name in tables), folder / "evaluation.json"]
+
+
+def _json_number(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _counting(
+    reference: ReferenceCatalog,
+    settings: EvaluateSettings,
+    richness_min: float | None,
+    inside: NDArray[np.bool_] | None = None,
+) -> ReferenceCatalog:
+    """Return the labelled clusters in the wanted range of richness and redshift."""
+    use = reference.labelled.copy() if inside is None else reference.labelled & inside
+    if richness_min is not None:
+        use &= _known(reference.richness, "richness") >= richness_min
+    if settings.redshift_range is not None:
+        redshift = _known(reference.sky.redshift, "redshift")
+        low, high = settings.redshift_range
+        use &= (redshift >= low) & (redshift < high)
+    return reference.select(use)
+
+
+def _known(values: NDArray[np.float64], name: str) -> NDArray[np.float64]:
+    if len(values) and np.isnan(values).all():
+        raise DataFormatError(
+            f"a range of {name} is asked for, but the reference catalogue has no {name}; "
+            f"evaluate.columns.{name}=NAME names its column",
+            value=name,
+        )
+    return values

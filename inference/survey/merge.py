@@ -1,0 +1,141 @@
+"""One catalogue from the catalogues of overlapping survey tiles, anywhere on the sky."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from astropy.table import Table, vstack
+from astropy.wcs import WCS
+from numpy.typing import NDArray
+from scipy.spatial import KDTree
+
+from inference.survey.candidates import describe, empty_catalog
+from inference.survey.geometry import chord, pixel_to_sky, sky_to_pixel, unit_vectors
+
+
+@dataclass(frozen=True)
+class TileFootprint:
+    """Where a survey tile lies.
+
+    Args:
+        name: Its name.
+        wcs: Its WCS.
+        shape: Shape (H, W) [px].
+    """
+
+    name: str
+    wcs: WCS
+    shape: tuple[int, int]
+
+    @property
+    def centre(self) -> NDArray[np.float64]:
+        """Unit vector to the middle, shape (3,)."""
+        vector: NDArray[np.float64] = unit_vectors(*self._sky([0.5], [0.5]))[0]
+        return vector
+
+    @property
+    def radius_chord(self) -> float:
+        """Distance from the middle to the farthest corner on the unit sphere."""
+        corners = unit_vectors(*self._sky([0, 0, 1, 1], [0, 1, 0, 1]))
+        return float(np.linalg.norm(corners - self.centre, axis=1).max())
+
+    def contains(self, ra: NDArray[np.float64], dec: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Return which sky positions [deg] fall on the tile's pixels, shape (n,)."""
+        x, y = self.pixels(ra, dec)
+        height, width = self.shape
+        inside: NDArray[np.bool_] = (
+            (x >= -0.5) & (x < width - 0.5) & (y >= -0.5) & (y < height - 0.5)
+        )
+        return inside
+
+    def pixels(
+        self, ra: NDArray[np.float64], dec: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return the 0-based pixel positions (x, y) of sky positions [deg]."""
+        return sky_to_pixel(self.wcs, ra, dec)
+
+    def _sky(
+        self, across: Sequence[float], up: Sequence[float]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return the sky position of fractions of the width and the height."""
+        height, width = self.shape
+        return pixel_to_sky(self.wcs, np.array(across) * width - 0.5, np.array(up) * height - 0.5)
+
+
+def merge_catalogs(
+    tables: Sequence[Table], footprints: Sequence[TileFootprint], radius_arcmin: float
+) -> Table:
+    """Merge catalogues so that an object in the overlap of survey tiles appears once.
+
+    Ownership: a candidate counts if, of all survey tiles that show its position, its own has the
+    nearest centre. Two measurements of one object can fall on either side of such a border: if
+    both count, the one with the higher score stays; if neither does, likewise.
+
+    Args:
+        tables: One catalogue per survey tile.
+        footprints: Where the survey tiles lie.
+        radius_arcmin: Candidates of different survey tiles within it are the same object.
+
+    Returns:
+        The merged catalogue, sorted by tile and number.
+    """
+    filled = [table for table in tables if len(table)]
+    if not filled:
+        return describe(empty_catalog(0))
+    merged = vstack(filled, metadata_conflicts="silent")
+    merged.meta.clear()
+    positions = unit_vectors(merged["ra"], merged["dec"])
+    owned = owner_names(merged, footprints) == np.asarray(merged["tile"])
+    keep = _choose(merged, positions, owned, float(chord(np.radians(radius_arcmin / 60))))
+    merged = merged[keep]
+    merged.sort(["tile", "id"])
+    return describe(merged)
+
+
+def owner_names(table: Table, footprints: Sequence[TileFootprint]) -> NDArray[np.str_]:
+    """Return for each candidate the survey tile that owns its position, shape (n,).
+
+    That is the tile with the nearest centre among those that show the position; ties go to the
+    first name.
+    """
+    ordered = sorted(footprints, key=lambda footprint: footprint.name)
+    positions = unit_vectors(table["ra"], table["dec"])
+    ra, dec = np.asarray(table["ra"], float), np.asarray(table["dec"], float)
+    best = np.full(len(table), np.inf)
+    owner = np.full(len(table), -1)
+    tree = KDTree(positions)
+    for number, footprint in enumerate(ordered):
+        near = np.array(tree.query_ball_point(footprint.centre, footprint.radius_chord * 1.01), int)
+        near = near[footprint.contains(ra[near], dec[near])]
+        # Rounding: a copy that is nearer by 1e-12 is not nearer.
+        distance = np.linalg.norm(positions[near] - footprint.centre, axis=1).round(12)
+        better = distance < best[near]
+        best[near[better]] = distance[better]
+        owner[near[better]] = number
+    names = np.array([footprint.name for footprint in ordered] + [""])
+    result: NDArray[np.str_] = names[owner]
+    return result
+
+
+def _choose(
+    table: Table,
+    positions: NDArray[np.float64],
+    owned: NDArray[np.bool_],
+    radius: float,
+) -> NDArray[np.int64]:
+    """Return the rows to keep."""
+    tile = np.asarray(table["tile"])
+    partners: dict[int, list[int]] = {}
+    for a, b in KDTree(positions).query_pairs(radius):
+        if tile[a] != tile[b]:
+            partners.setdefault(a, []).append(b)
+            partners.setdefault(b, []).append(a)
+    order = sorted(range(len(table)), key=lambda i: (not owned[i], -table["score"][i], tile[i], i))
+    kept: set[int] = set()
+    for i in order:
+        others = partners.get(i, [])
+        if not any(j in kept for j in others) and (owned[i] or others):
+            kept.add(i)
+    return np.array(sorted(kept), np.int64)

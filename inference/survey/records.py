@@ -1,0 +1,130 @@
+"""What a prediction notes about each survey tile, so that nothing is lost when a run dies.
+
+Every rank and worker writes small files of its own; the first rank puts them together at the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from astropy.io import fits
+
+from datagen import files
+from datagen.errors import ConfigError
+from inference.survey.tiles import Tile
+
+
+@dataclass(frozen=True)
+class OutputPaths:
+    """Names of everything below the output folder.
+
+    Args:
+        root: `predict.output_dir`.
+    """
+
+    root: Path
+
+    @property
+    def run(self) -> Path:
+        """Settings and checkpoint that the results belong to."""
+        return self.root / "run.json"
+
+    @property
+    def manifest(self) -> Path:
+        """Tiles, sizes, seconds, windows and ranks."""
+        return self.root / "manifest.json"
+
+    @property
+    def catalog(self) -> Path:
+        """The merged catalogue."""
+        return self.root / "catalog.ecsv"
+
+    @property
+    def failed(self) -> Path:
+        """Survey tiles that could not be predicted, with reasons."""
+        return self.root / "failed.ecsv"
+
+    def scores(self, tile: str) -> Path:
+        """Score map of a survey tile."""
+        return self.root / "scores" / f"{tile}.fits"
+
+    def candidates(self, tile: str) -> Path:
+        """Catalogue of a survey tile."""
+        return self.root / "catalogs" / f"{tile}.ecsv"
+
+    def regions(self, tile: str) -> Path:
+        """DS9 regions of a survey tile."""
+        return self.root / "regions" / f"{tile}.reg"
+
+    def of_tile(self, tile: str) -> tuple[Path, ...]:
+        """Everything that belongs to a survey tile, the score map first."""
+        return self.scores(tile), self.candidates(tile), self.regions(tile), self.record(tile)
+
+    def record(self, tile: str) -> Path:
+        """Timing, or the reason of a failure, of a survey tile."""
+        return self.root / "records" / f"{tile}.json"
+
+
+def tile_hash(tile: Tile, run_hash: str) -> str:
+    """Return what identifies a tile's result: checkpoint, settings and sizes of the input."""
+    return files.content_hash({"run": run_hash, "tile": tile.name, "sizes": list(tile.sizes)})
+
+
+def is_done(tile: Tile, run_hash: str, paths: OutputPaths) -> bool:
+    """Return whether both results of a tile exist and belong to this run and this input."""
+    scores = paths.scores(tile.name)
+    if tile.problem is not None or not paths.candidates(tile.name).is_file():
+        return False
+    try:
+        stored = fits.getval(scores, "TILEHASH")
+    except (OSError, KeyError):
+        return False
+    return bool(stored == tile_hash(tile, run_hash))
+
+
+def write_record(paths: OutputPaths, tile: str, content: Mapping[str, Any]) -> None:
+    """Note what happened to a survey tile."""
+    files.write_json(paths.record(tile), {"tile": tile, **content})
+
+
+def read_record(paths: OutputPaths, tile: str) -> dict[str, Any]:
+    """Return what happened to a survey tile; empty when nothing is known."""
+    path = paths.record(tile)
+    if not path.is_file():
+        return {}
+    record: dict[str, Any] = files.read_json(path)
+    return record
+
+
+def check_run(paths: OutputPaths, run: Mapping[str, Any], overwrite: bool) -> None:
+    """Make sure that the output folder holds nothing of another checkpoint or other settings.
+
+    Args:
+        paths: The output folder.
+        run: What `run.json` shall hold: `run_hash`, `checkpoint`, `settings`.
+        overwrite: Whether other results may be replaced.
+
+    Raises:
+        ConfigError: They differ and may not be replaced.
+    """
+    if overwrite or not paths.run.is_file():
+        return
+    before = files.read_json(paths.run)
+    if before.get("run_hash") == run["run_hash"]:
+        return
+    changes = _changes(before, run)
+    raise ConfigError(
+        f"predict.output_dir = {paths.root} holds results of another run ({changes}); choose "
+        "another folder or replace them with predict.overwrite=true",
+        value=changes,
+    )
+
+
+def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    old = {"checkpoint": str(before.get("checkpoint", ""))[:12], **before.get("settings", {})}
+    new = {"checkpoint": str(now["checkpoint"])[:12], **now["settings"]}
+    changed = [key for key in new if old.get(key) != new[key]]
+    return "; ".join(f"{key} = {old.get(key)}, now {new[key]}" for key in changed)

@@ -1,0 +1,282 @@
+"""A prediction on survey tiles from start to end: plan, resume, collect."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from lightning import LightningDataModule, LightningModule
+from torch.utils.data import DataLoader
+
+from datagen import files
+from datagen.errors import CheckpointError, ConfigError
+from inference.survey.blending import correct_prevalence
+from inference.survey.candidates import CandidateRule
+from inference.survey.collect import collect
+from inference.survey.dataset import Batch, TileSource, WindowDataset
+from inference.survey.reading import SCALE_TOLERANCE, check_zero_point
+from inference.survey.records import OutputPaths, check_run, is_done, tile_hash
+from inference.survey.settings import PredictSettings, SurveySettings, survey_values
+from inference.survey.tiles import Tile, list_tiles, shard
+from inference.survey.windows import WindowShape
+from inference.survey.writer import Correction, Product, TileWriter
+
+log = logging.getLogger(__name__)
+
+
+class SurveyRun:
+    """Everything that a prediction on survey tiles needs besides a trainer.
+
+    Args:
+        settings: `conf/predict/survey.yaml`.
+        survey: `conf/survey/*.yaml`.
+        module: The encoder, with `card`, `network`, `threshold`, `loss` and `predict_step`.
+        checkpoint: SHA-256 of the checkpoint that the encoder comes from.
+
+    Raises:
+        CheckpointError: The checkpoint does not fit the survey.
+        ConfigError: A setting does not fit the encoder or the results that are there.
+        DataNotFoundError: There are no survey tiles.
+        OutputError: The output folder cannot be written.
+    """
+
+    def __init__(
+        self,
+        settings: PredictSettings,
+        survey: SurveySettings,
+        module: LightningModule,
+        checkpoint: str,
+    ) -> None:
+        self.module = module
+        self.settings = settings
+        self.survey = survey
+        card: Mapping[str, Any] = module.card  # type: ignore[assignment] # a plain dict
+        check_card(card, survey)
+        self.windows = window_shape(settings, module)
+        self.rule = CandidateRule(
+            threshold(settings, module), settings.separation_cells, settings.min_cells
+        )
+        self.paths = OutputPaths(Path(settings.output_dir))
+        self.run = self._describe(checkpoint)
+        self.tiles = list_tiles(Path(settings.cached_data_path), survey)
+        check_run(self.paths, self.run, settings.overwrite)
+        _check_writable(self.paths.root)
+        self._source = TileSource(
+            survey, float(card["zero_point"]), self.windows, settings.batch_size, self.paths
+        )
+
+    def pending(self) -> list[Tile]:
+        """Return the survey tiles without results of this run, sorted by name."""
+        if self.settings.overwrite:
+            return self.tiles
+        return [t for t in self.tiles if not is_done(t, self.run["run_hash"], self.paths)]
+
+    def prepare_output(self) -> None:
+        """Note which run the folder belongs to; remove what a killed run left behind."""
+        for left in self.paths.root.rglob(".partial-*"):
+            left.unlink(missing_ok=True)
+        for tile in self.pending():
+            # The score map makes a tile count: it goes first, as it comes last.
+            for path in self.paths.of_tile(tile.name):
+                path.unlink(missing_ok=True)
+        files.write_json(self.paths.run, self.run)
+
+    def data(self) -> SurveyData:
+        """Return what Lightning reads from."""
+        return SurveyData(self, self._source)
+
+    def writer(self) -> TileWriter:
+        """Return the callback that saves the results."""
+        hashes = {tile.name: tile_hash(tile, self.run["run_hash"]) for tile in self.tiles}
+        meta = {
+            "CKPTSHA": self.run["checkpoint"],
+            "RUNHASH": self.run["run_hash"],
+            "VERSION": _version(),
+        }
+        product = Product(
+            paths=self.paths,
+            windows=self.windows,
+            blend=self.settings.blend,
+            correct=prevalence_correction(self.settings, self.module),
+            rule=self.rule,
+            regions=self.settings.regions,
+            meta=meta,
+            hashes=hashes,
+        )
+        return TileWriter(product, self.settings.n_threads)
+
+    def finish(self) -> int:
+        """Merge the catalogues, write manifest and failures; return how many tiles failed."""
+        return collect(
+            self.tiles, self.run["run_hash"], self.paths, self.settings.merge_radius_arcmin
+        )
+
+    def _describe(self, checkpoint: str) -> dict[str, Any]:
+        """Return what identifies the run: `run.json`."""
+        survey = {f"survey.{key}": value for key, value in survey_values(self.survey).items()}
+        predict = self.settings.result_settings() | {"threshold": self.rule.threshold}
+        settings = {**survey, **{f"predict.{key}": value for key, value in predict.items()}}
+        identity = {"checkpoint": checkpoint, "settings": settings}
+        return {
+            **identity,
+            "format_version": 1,
+            "run_hash": files.content_hash(identity),
+            "cached_data_path": self.settings.cached_data_path,
+            "package_version": _version(),
+        }
+
+
+class SurveyData(LightningDataModule):
+    """Gives each rank its survey tiles.
+
+    Args:
+        run: The prediction.
+        source: How to read.
+    """
+
+    def __init__(self, run: SurveyRun, source: TileSource) -> None:
+        super().__init__()
+        self._run = run
+        self._source = source
+        self._tiles: list[Tile] = []
+
+    @property
+    def n_tiles(self) -> int:
+        """Number of survey tiles of this rank."""
+        return len(self._tiles)
+
+    def setup(self, stage: str) -> None:
+        """Agree on what is to be done; later the ranks go their own ways."""
+        trainer = self.trainer
+        assert trainer is not None
+        pending: list[Tile] = []
+        if trainer.is_global_zero:
+            pending = self._run.pending()
+            self._run.prepare_output()
+        # The ranks start at different times; only one look at the folder counts.
+        pending = trainer.strategy.broadcast(pending)
+        self._tiles = shard(pending, trainer.global_rank, trainer.world_size)
+
+    def predict_dataloader(self) -> DataLoader[Batch]:
+        """Return the loader of this rank's windows, in whole batches."""
+        return DataLoader(
+            WindowDataset(self._source, self._tiles),
+            batch_size=None,
+            num_workers=self._run.settings.num_workers,
+            collate_fn=_as_is,
+            pin_memory=False,
+        )
+
+
+def check_card(card: Mapping[str, Any], survey: SurveySettings) -> None:
+    """Make sure that a checkpoint was trained on images like those of the survey.
+
+    Raises:
+        CheckpointError: Bands, pixel scale or zero point differ.
+    """
+    if list(card["bands"]) != list(survey.bands):
+        raise CheckpointError(
+            f"the checkpoint was trained on the bands {', '.join(card['bands'])}, but the survey "
+            f"{survey.name} has survey.bands = {', '.join(survey.bands)}",
+            value=survey.bands,
+            allowed=list(card["bands"]),
+        )
+    if abs(survey.pixel_scale / card["pixel_scale"] - 1) > SCALE_TOLERANCE:
+        raise CheckpointError(
+            f"the checkpoint was trained at {card['pixel_scale']} arcsec/px, but the survey "
+            f"{survey.name} has survey.pixel_scale = {survey.pixel_scale} (allowed: 2 %)",
+            value=survey.pixel_scale,
+            allowed=card["pixel_scale"],
+        )
+    for band in survey.bands:
+        value = survey.zero_points[band]
+        is_number = not isinstance(value, str)
+        if is_number and not survey.calibrate and not check_zero_point(value, card["zero_point"]):
+            raise CheckpointError(
+                f"the checkpoint was trained at zero point {card['zero_point']}, but the survey "
+                f"{survey.name} has survey.zero_points.{band} = {value}; survey.calibrate=true "
+                "scales the counts",
+                value=value,
+                allowed=card["zero_point"],
+            )
+
+
+def window_shape(settings: PredictSettings, module: LightningModule) -> WindowShape:
+    """Return size and step of the windows; warn if the halo cannot hide the windows' edges."""
+    network: Any = module.network
+    card: Any = module.card
+    shape = WindowShape(
+        settings.window_px,
+        settings.stride_px,
+        settings.halo_px,
+        int(card["cell_px"]),
+        int(network.alignment_px),
+    )
+    if settings.halo_px < network.receptive_field_px / 2:
+        log.warning(
+            "predict.halo_px = %d is less than half the receptive field (%d px): scores near the "
+            "edges of windows differ a little from those of a whole image",
+            settings.halo_px,
+            network.receptive_field_px,
+        )
+    return shape
+
+
+def prevalence_correction(settings: PredictSettings, module: LightningModule) -> Correction | None:
+    """Return what moves probabilities to `predict.prevalence`, or None.
+
+    Raises:
+        ConfigError: The encoder's loss does not allow it.
+    """
+    if settings.prevalence is None:
+        return None
+    loss: Any = getattr(module, "loss", {})
+    if loss.get("focal_gamma"):
+        raise ConfigError(
+            f"expected predict.prevalence to be null for an encoder trained with the focal loss, "
+            f"but got predict.prevalence = {settings.prevalence}",
+            value=settings.prevalence,
+            allowed="null",
+        )
+    card: Any = module.card
+    return functools.partial(
+        correct_prevalence,
+        trained=float(card["prevalence"]),
+        target=settings.prevalence,
+        pos_weight=float(loss.get("pos_weight", 1.0)),
+    )
+
+
+def threshold(settings: PredictSettings, module: LightningModule) -> float:
+    """Return the threshold: the configured one, or the tuned one at the survey's prevalence."""
+    if settings.threshold is not None:
+        return settings.threshold
+    tuned = np.array([float(module.threshold)], np.float32)  # type: ignore[arg-type] # a buffer
+    correct = prevalence_correction(settings, module)
+    return round(float((correct(tuned) if correct else tuned)[0]), 7)
+
+
+def _as_is(batch: Any) -> Any:  # noqa: ANN401 - torch's signature
+    """Keep a batch as the dataset made it; the default would turn arrays into tensors."""
+    return batch
+
+
+def _check_writable(folder: Path) -> None:
+    """Find out before hours of work that results cannot be saved."""
+    with files.atomic_path(folder / "run.json.probe") as probe:
+        probe.write_text("")
+    with contextlib.suppress(FileNotFoundError):
+        (folder / "run.json.probe").unlink()
+
+
+def _version() -> str:
+    try:
+        return metadata.version("skyfold")
+    except metadata.PackageNotFoundError:
+        return "not installed"

@@ -1,0 +1,198 @@
+"""Completeness and purity of candidates, in bins and against the score threshold."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from astropy.table import Table
+from numpy.typing import NDArray
+
+from datagen.seeds import stream
+from inference.survey.geometry import pixel_to_sky
+from inference.survey.matching import SkyCatalog, cross_match, multiple_match, wilson_interval
+from inference.survey.merge import TileFootprint
+from inference.survey.references import ReferenceCatalog
+from inference.survey.scores import ScoreMap
+
+_N_STEPS = 41
+_N_CHANCE = 20
+_NEAREST = "angular_proximity"
+
+
+@dataclass(frozen=True)
+class MatchRule:
+    """When a candidate and a cluster are the same.
+
+    Args:
+        radius_arcmin: Largest separation [arcmin].
+        preference: Which partner wins.
+    """
+
+    radius_arcmin: float
+    preference: str
+
+
+@dataclass(frozen=True)
+class Fraction:
+    """A fraction of counts in one bin.
+
+    Args:
+        quantity: What it is: completeness or purity.
+        variable: What the bin is in; `all` for one bin.
+        low: Lower edge.
+        high: Upper edge.
+        n_matched: Numerator.
+        n: Denominator.
+    """
+
+    quantity: str
+    variable: str
+    low: float
+    high: float
+    n_matched: int
+    n: int
+
+    @property
+    def value(self) -> float:
+        """The fraction, NaN without counts."""
+        return self.n_matched / self.n if self.n else float("nan")
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Wilson interval of 68 %."""
+        low, high = wilson_interval(self.n_matched, self.n)
+        return float(low), float(high)
+
+
+def candidate_sky(table: Table) -> SkyCatalog:
+    """Return candidates as a catalogue to match; their score ranks them."""
+    redshift = np.full(len(table), np.nan)
+    if "redshift" in table.colnames:
+        redshift = np.asarray(table["redshift"], np.float64)
+    ra, dec, score = (np.asarray(table[name], np.float64) for name in ("ra", "dec", "score"))
+    return SkyCatalog(ra, dec, score, redshift)
+
+
+def match(candidates: SkyCatalog, clusters: SkyCatalog, rule: MatchRule) -> NDArray[np.int64]:
+    """Return for each candidate the row of its cluster, or -1."""
+    pairs = multiple_match(candidates, clusters, rule.radius_arcmin)
+    return cross_match(candidates, clusters, pairs, rule.preference)
+
+
+def covered(
+    maps: Sequence[ScoreMap], ra: NDArray[np.float64], dec: NDArray[np.float64]
+) -> NDArray[np.bool_]:
+    """Return which sky positions [deg] lie on a cell that was seen in any score map, shape (n,)."""
+    result = np.zeros(len(ra), bool)
+    for scores in maps:
+        footprint = TileFootprint(scores.tile, scores.tile_wcs, scores.tile_shape)
+        inside = np.flatnonzero(footprint.contains(ra, dec))
+        x, y = footprint.pixels(ra[inside], dec[inside])
+        cells = [np.floor((axis + 0.5) / scores.cell_px).astype(int) for axis in (y, x)]
+        result[inside] |= scores.seen[cells[0], cells[1]]
+    return result
+
+
+def binned(
+    quantity: str,
+    variable: str,
+    values: NDArray[np.float64],
+    is_matched: NDArray[np.bool_],
+    edges: Sequence[float],
+) -> list[Fraction]:
+    """Return the matched fraction in bins [low, high) of a variable."""
+    result = []
+    for low, high in itertools.pairwise(edges):
+        mine = (values >= low) & (values < high)
+        n_matched = int((mine & is_matched).sum())
+        result.append(Fraction(quantity, variable, low, high, n_matched, int(mine.sum())))
+    return result
+
+
+def overall(quantity: str, is_matched: NDArray[np.bool_]) -> Fraction:
+    """Return the matched fraction of all."""
+    n_matched = int(is_matched.sum())
+    return Fraction(quantity, "all", -np.inf, np.inf, n_matched, len(is_matched))
+
+
+def chance_match(
+    maps: Sequence[ScoreMap], n: int, clusters: SkyCatalog, rule: MatchRule
+) -> Fraction:
+    """Return which fraction of random positions would match, `n` at a time.
+
+    What purity and completeness have to beat: a wide radius or many candidates match by chance.
+    """
+    rng = stream(0, 0, "chance")
+    n_matched = 0
+    for _ in range(_N_CHANCE if n else 0):
+        ra, dec = random_positions(maps, n, rng)
+        unknown = np.full(n, np.nan)
+        sky = SkyCatalog(ra, dec, rng.random(n), unknown)
+        # Random positions have no redshift to prefer.
+        n_matched += int((match(sky, clusters, MatchRule(rule.radius_arcmin, _NEAREST)) >= 0).sum())
+    return Fraction("chance", "all", -np.inf, np.inf, n_matched, n * _N_CHANCE)
+
+
+def random_positions(
+    maps: Sequence[ScoreMap], n: int, rng: np.random.Generator
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return `n` sky positions (ra, dec) [deg], uniform over the cells that were seen."""
+    cells = [np.argwhere(scores.seen) for scores in maps]
+    weight = np.array([len(found) for found in cells], float)
+    which = rng.choice(len(maps), size=n, p=weight / weight.sum())
+    ra, dec = np.empty(n), np.empty(n)
+    for number, scores in enumerate(maps):
+        mine = np.flatnonzero(which == number)
+        if not len(mine):
+            continue
+        cell = cells[number][rng.integers(len(cells[number]), size=len(mine))]
+        y, x = ((cell + rng.random(cell.shape)) * scores.cell_px - 0.5).T
+        ra[mine], dec[mine] = pixel_to_sky(scores.tile_wcs, x, y)
+    return ra, dec
+
+
+def threshold_curve(
+    candidates: SkyCatalog, complete: ReferenceCatalog, pure: ReferenceCatalog, rule: MatchRule
+) -> Table:
+    """Return completeness and purity of the candidates above rising score thresholds.
+
+    Args:
+        candidates: Candidates, score as mass.
+        complete: Clusters that should be found.
+        pure: Clusters that candidates may match.
+        rule: When they are the same.
+
+    Returns:
+        Columns threshold, n_candidates, completeness, purity.
+    """
+    rows = []
+    steps = np.unique(candidates.mass)
+    if len(steps) > _N_STEPS:
+        steps = np.unique(np.quantile(steps, np.linspace(0, 1, _N_STEPS)))
+    for step in steps:
+        keep = candidates.mass >= step
+        kept = SkyCatalog(
+            candidates.ra[keep],
+            candidates.dec[keep],
+            candidates.mass[keep],
+            candidates.redshift[keep],
+        )
+        found = int((match(kept, complete.sky, rule) >= 0).sum())
+        real = int((match(kept, pure.sky, rule) >= 0).sum())
+        rate = found / len(complete) if len(complete) else np.nan
+        rows.append((float(step), len(kept), rate, real / len(kept)))
+    names = ["threshold", "n_candidates", "completeness", "purity"]
+    return Table(rows=rows or None, names=names, dtype=[float, int, float, float])
+
+
+def to_table(fractions: Sequence[Fraction]) -> Table:
+    """Return fractions as a table with their Wilson intervals (68 %)."""
+    table = Table()
+    for name in ("quantity", "variable", "low", "high", "n_matched", "n", "value"):
+        table[name] = [getattr(fraction, name) for fraction in fractions]
+    table["wilson_low"] = [fraction.interval[0] for fraction in fractions]
+    table["wilson_high"] = [fraction.interval[1] for fraction in fractions]
+    return table

@@ -1,0 +1,166 @@
+"""Collects scores while a prediction runs and saves each survey tile as soon as it is complete."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from lightning import Callback, LightningModule, Trainer
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from datagen import files
+from inference.survey.blending import Mosaic
+from inference.survey.candidates import CandidateRule, find_candidates, to_ecsv, to_regions
+from inference.survey.dataset import Batch, cell_coverage
+from inference.survey.records import OutputPaths, write_record
+from inference.survey.scores import ScoreMap, write_scores
+from inference.survey.windows import WindowPlan, WindowShape
+
+Correction = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class Product:
+    """How scores become files.
+
+    Args:
+        paths: Names of the files.
+        windows: Size and step of windows.
+        blend: See `Mosaic`.
+        correct: Moves probabilities to another prevalence, or None.
+        rule: What counts as a candidate.
+        regions: Whether to write DS9 regions as well.
+        meta: CKPTSHA, RUNHASH and VERSION.
+        hashes: TILEHASH of every survey tile.
+    """
+
+    paths: OutputPaths
+    windows: WindowShape
+    blend: str
+    correct: Correction | None
+    rule: CandidateRule
+    regions: bool
+    meta: Mapping[str, str]
+    hashes: Mapping[str, str]
+
+
+@dataclass
+class OpenTile:
+    """A survey tile whose windows are still arriving."""
+
+    mosaic: Mosaic
+    plan: WindowPlan
+    started: float
+    footer: dict[str, Any] | None = None
+
+
+class TileWriter(Callback):
+    """Writes scores, catalogue and record of a survey tile when its last window has arrived.
+
+    Args:
+        product: What to write and where.
+        n_threads: CPU threads of this rank.
+    """
+
+    def __init__(self, product: Product, n_threads: int) -> None:
+        self._product = product
+        self._n_threads = n_threads
+        self._open: dict[str, OpenTile] = {}
+        self._progress: Any = None
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Fix the number of threads and open the progress bar."""
+        # Launchers divide the cores among ranks, and sums depend on the number of threads.
+        torch.set_num_threads(self._n_threads)
+        total = getattr(trainer, "datamodule").n_tiles  # noqa: B009 - typed as a plain module
+        hidden = not trainer.is_global_zero
+        self._progress = tqdm(total=total, unit="tile", desc="predict", disable=hidden)
+
+    def on_predict_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,  # noqa: ANN401 - Lightning's signature
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Keep the scores of a batch; save the survey tile if it is complete."""
+        name = batch["tile"]
+        tile = self._open.get(name)
+        if tile is None:
+            plan = WindowPlan(tuple(batch["tile_shape"]), self._product.windows)
+            tile = OpenTile(Mosaic(plan, self._product.blend), plan, time.perf_counter())
+            self._open[name] = tile
+        scores = outputs["scores"].float().cpu().numpy()
+        for number, window in zip(batch["windows"], scores, strict=True):
+            tile.mosaic.add(int(number), window)
+        if batch["footer"] is not None:
+            tile.footer = batch["footer"]
+        if tile.mosaic.is_complete:
+            del self._open[name]
+            self._finish(name, tile, trainer.global_rank)
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Wait for the other ranks, so that the first one finds all results."""
+        self._progress.close()
+        trainer.strategy.barrier("all survey tiles predicted")
+
+    def _finish(self, name: str, tile: OpenTile, rank: int) -> None:
+        seconds = save_tile(name, tile, self._product)
+        assert tile.footer is not None
+        n_windows = len(tile.plan.starts)
+        timing = {
+            "status": "done",
+            "shape": list(tile.plan.tile_shape),
+            "windows": n_windows,
+            "rank": rank,
+            "seconds_read": round(tile.footer["read_seconds"], 3),
+            "seconds_predict": round(seconds, 3),
+        }
+        write_record(self._product.paths, name, timing)
+        rate = n_windows / max(seconds, 1e-9)
+        self._progress.set_postfix_str(f"{name}, {rate:.1f} windows/s", refresh=False)
+        self._progress.update()
+
+
+def save_tile(name: str, tile: OpenTile, product: Product) -> float:
+    """Write the results of a survey tile; the score map last, since it makes the tile count.
+
+    Returns:
+        Seconds since the first window arrived.
+    """
+    scores = score_map(name, tile, product)
+    table = find_candidates(scores, product.rule)
+    if product.regions:
+        files.write_text(product.paths.regions(name), to_regions(table))
+    files.write_text(product.paths.candidates(name), to_ecsv(table))
+    write_scores(product.paths.scores(name), scores)
+    return time.perf_counter() - tile.started
+
+
+def score_map(name: str, tile: OpenTile, product: Product) -> ScoreMap:
+    """Return the blended scores of a complete survey tile."""
+    assert tile.footer is not None
+    score = tile.mosaic.result()
+    if product.correct is not None:
+        score = product.correct(score)
+    mask_fraction = tile.footer["mask_fraction"]
+    score = np.where(mask_fraction < 1, score, np.float32(np.nan))
+    height, width = tile.plan.tile_shape
+    meta: dict[str, str | int | float] = {
+        "TILE": name,
+        "CELL_PX": product.windows.cell_px,
+        "NPIX_X": width,
+        "NPIX_Y": height,
+        "THRESH": product.rule.threshold,
+        "NWINDOWS": len(tile.plan.starts),
+        "TILEHASH": product.hashes[name],
+        **product.meta,
+    }
+    return ScoreMap(score, cell_coverage(tile.plan), mask_fraction, tile.footer["cards"], meta)

@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from encoders.fields.network import MembershipNetwork
+from encoders.fields.normalize import normalize
+from inference.survey.blending import Mosaic, correct_prevalence
+from inference.survey.dataset import cut
+from inference.survey.reading import TileReader
+from inference.survey.windows import WindowPlan, WindowShape
+
+
+def reader_of(image: NDArray[np.float32]) -> TileReader:
+    bands = image.shape[0]
+    reader: Any = SimpleNamespace(
+        shape=image.shape[1:],
+        background=np.full(bands, 5, np.float32),
+        sigma=np.full(bands, 2, np.float32),
+        section=lambda rows, columns: image[:, rows, columns],
+    )
+    return reader
+
+
+def predict(
+    network: nn.Module, image: NDArray[np.float32], plan: WindowPlan, blend: str
+) -> NDArray[np.float32]:
+    reader = reader_of(image)
+    mosaic = Mosaic(plan, blend)
+    levels = [torch.from_numpy(a[None]) for a in (reader.background, reader.sigma)]
+    for index, start in enumerate(plan.starts):
+        window = torch.from_numpy(cut(reader, plan, [start]))
+        with torch.inference_mode():
+            logits = network(normalize(window, *levels))
+        mosaic.add(index, torch.sigmoid(logits)[0].numpy())
+    assert mosaic.is_complete
+    return mosaic.result()
+
+
+def network() -> MembershipNetwork:
+    torch.manual_seed(0)
+    return MembershipNetwork(n_bands=2, cell_px=64, width=4, context_layers=1).eval()
+
+
+def test_tiled_is_the_whole_image_answer() -> None:
+    """With a halo of half the receptive field the seams vanish."""
+    shape = (641, 790)
+    image = np.random.default_rng(0).normal(5, 3, (2, *shape)).astype(np.float32)
+    image[:, 100:120, 200:260] = np.nan
+    encoder = network()
+    unit = encoder.alignment_px
+    halo = -(-encoder.receptive_field_px // 2 // unit) * unit
+    window = 2 * halo + 2 * unit
+    assert window < shape[0]
+    tiled = WindowPlan(shape, WindowShape(window, 2 * unit, halo, encoder.cell_px, unit))
+    whole = WindowPlan(shape, WindowShape(2048, 2048, 0, encoder.cell_px, unit))
+    assert len(tiled.starts) > 4
+    answer = predict(encoder, image, whole, "crop")
+    np.testing.assert_allclose(predict(encoder, image, tiled, "crop"), answer, atol=1e-6)
+    assert answer.std() > 0
+
+
+def test_without_halo_the_seams_show() -> None:
+    """The test above can fail."""
+    image = np.random.default_rng(0).normal(5, 3, (2, 640, 640)).astype(np.float32)
+    encoder = network()
+    tiled = WindowPlan((640, 640), WindowShape(128, 128, 0, 64, 64))
+    whole = WindowPlan((640, 640), WindowShape(640, 640, 0, 64, 64))
+    a, b = (predict(encoder, image, plan, "crop") for plan in (tiled, whole))
+    assert np.abs(a - b).max() > 1e-5
+
+
+@pytest.mark.parametrize("blend", ["crop", "taper"])
+def test_equal_windows_blend_to_themselves_in_any_order(blend: str) -> None:
+    plan = WindowPlan((150, 203), WindowShape(96, 48, 16, 16, 16))
+    full = np.random.default_rng(1).random((10, 13)).astype(np.float32)
+    results = []
+    for order in (range(len(plan.starts)), reversed(range(len(plan.starts)))):
+        mosaic = Mosaic(plan, blend)
+        for index in order:
+            row, column = (p // 16 for p in plan.starts[index])
+            mosaic.add(index, full[row : row + 6, column : column + 6])
+        results.append(mosaic.result())
+    np.testing.assert_allclose(results[0], full, rtol=1e-6)
+    assert results[0].tobytes() == results[1].tobytes()
+
+
+def test_prevalence_moves_the_logit() -> None:
+    p = np.array([0.0, 0.1, 0.5, 0.9, 1.0], np.float32)
+    corrected = correct_prevalence(p, trained=0.2, target=0.03, pos_weight=2.0)
+    shift = np.log(0.03 / 0.97) - np.log(0.2 / 0.8) - np.log(2.0)
+    logit = np.log(p[1:-1] / (1 - p[1:-1])) + shift
+    np.testing.assert_allclose(corrected[1:-1], 1 / (1 + np.exp(-logit)), rtol=1e-5)
+    assert corrected[0] == 0
+    assert corrected[-1] == 1
+    np.testing.assert_allclose(correct_prevalence(p, 0.2, 0.2), p, rtol=1e-6)

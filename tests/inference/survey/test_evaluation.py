@@ -1,0 +1,189 @@
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from astropy.io import fits
+from astropy.table import Table
+
+from datagen.errors import ConfigError, DataFormatError, DataNotFoundError
+from datagen.files import read_json, write_text
+from inference.survey.candidates import CandidateRule, find_candidates, to_ecsv
+from inference.survey.evaluation import evaluate_survey, summary
+from inference.survey.evaluation_settings import EvaluateSettings
+from inference.survey.geometry import wcs_cards
+from inference.survey.merge import TileFootprint
+from inference.survey.records import OutputPaths
+from inference.survey.references import read_reference
+from inference.survey.scores import ScoreMap, write_scores
+
+CELL = 64
+
+
+@pytest.fixture
+def evaluation(tmp_path: Path) -> EvaluateSettings:
+    return EvaluateSettings(
+        prediction_dir=str(tmp_path / "out"),
+        output_dir=str(tmp_path / "evaluation"),
+        reference=str(tmp_path / "truth.ecsv"),
+        sources="{tile}/{tile}_sources.dat",
+        match_radius_arcmin=0.5,
+        preference="angular_proximity",
+        richness_min=20.0,
+        purity_richness_min=None,
+        redshift_range=None,
+        score_min=None,
+        richness_bins=[20.0, 40.0, 100.0],
+        redshift_bins=[0.1, 0.5, 0.9],
+        score_bins=[0.0, 1.0, 10.0],
+        n_plots=1,
+    )
+
+
+@pytest.fixture
+def prediction(tmp_path: Path, header: Callable[..., fits.Header]) -> ScoreMap:
+    """One survey tile with three candidates; two of four clusters in it are found."""
+    score = np.full((16, 20), 0.1, np.float32)
+    for row, column in ((3, 4), (8, 12), (13, 17)):
+        score[row, column] = 0.9
+    shape = (16 * CELL - 10, 20 * CELL)
+    meta = {"TILE": "T", "CELL_PX": CELL, "NPIX_X": shape[1], "NPIX_Y": shape[0], "THRESH": 0.5}
+    ones = np.ones_like(score)
+    scores = ScoreMap(score, ones, 0 * ones, wcs_cards(header(shape)), meta)
+    paths = OutputPaths(tmp_path / "out")
+    write_scores(paths.scores("T"), scores)
+    write_text(paths.catalog, to_ecsv(find_candidates(scores, CandidateRule(0.5, 3, 1))))
+    cells = [(3.0, 4.0), (8.2, 12.1), (2.0, 15.0), (12.0, 3.0), (13.0, 17.0), (60.0, 60.0)]
+    y, x = (np.array(cells) * CELL + (CELL - 1) / 2).T
+    ra, dec = scores.tile_wcs.wcs_pix2world(x, y, 0)
+    table = Table({"CLUSTER_ID": np.arange(6), "RA": ra, "DEC": dec})
+    table["Z"] = [0.2, 0.3, 0.4, 0.6, 0.3, 0.3]
+    table["RICHNESS"] = [30.0, 60.0, 25.0, 50.0, 10.0, 90.0]
+    table["LABELLED"] = True
+    table.write(tmp_path / "truth.ecsv")
+    return scores
+
+
+def test_completeness_and_purity_count_the_footprint(
+    prediction: ScoreMap, evaluation: EvaluateSettings, tmp_path: Path
+) -> None:
+    result = evaluate_survey(evaluation)
+    counts = {(f.quantity, f.variable, f.low): (f.n_matched, f.n) for f in result.fractions}
+    assert counts["completeness", "all", -np.inf] == (2, 4)
+    assert counts["completeness", "richness", 20.0] == (1, 2)
+    assert counts["completeness", "z", 0.5] == (0, 1)
+    assert counts["purity", "all", -np.inf] == (2, 3)
+    matched, n = counts["chance", "all", -np.inf]
+    # Four discs of 0.5 arcmin in 5.6 x 4.4 arcmin.
+    assert n == 60
+    assert 0 < matched < 20
+    assert result.matches["cluster"].tolist() == ["0", "1"]
+    assert result.matches["separation_arcmin"][0] == pytest.approx(0, abs=1e-6)
+    assert result.cells == {}
+    written = read_json(tmp_path / "evaluation" / "evaluation.json")
+    assert written["completeness"]["value"] == 0.5
+    assert Table.read(tmp_path / "evaluation" / "evaluation.ecsv")["n"][0] == 4
+    assert [path.suffix for path in result.files] == [".ecsv"] * 3 + [".json"] + [".png"] * 2
+    assert all(path.stat().st_size > 0 for path in result.files)
+    text = "\n".join(summary(result))
+    assert "completeness  all" in text
+    assert "evaluation.json" in text
+
+
+def test_poorer_clusters_may_count_for_purity_only(
+    prediction: ScoreMap, evaluation: EvaluateSettings
+) -> None:
+    result = evaluate_survey(dataclasses.replace(evaluation, purity_richness_min=5.0, n_plots=0))
+    overall = {f.quantity: (f.n_matched, f.n) for f in result.fractions if f.variable == "all"}
+    assert (overall["completeness"], overall["purity"]) == ((2, 4), (3, 3))
+
+
+def test_cells_are_compared_where_source_catalogues_are(
+    prediction: ScoreMap, evaluation: EvaluateSettings, tmp_path: Path
+) -> None:
+    folder = tmp_path / "tiles" / "T"
+    folder.mkdir(parents=True)
+    sources = Table({"X": [4.5 * CELL, 0.0], "Y": [3.5 * CELL, 0.0], "MEM": [1, 1]})
+    sources.write(folder / "T_sources.dat", format="ascii.commented_header")
+    OutputPaths(tmp_path / "out").run.write_text(f'{{"cached_data_path": "{tmp_path / "tiles"}"}}')
+    metrics = evaluate_survey(dataclasses.replace(evaluation, n_plots=0)).cells
+    assert metrics["n_cells"] == 320
+    assert metrics["recall"] == 0.5
+    assert metrics["precision"] == pytest.approx(1 / 3)
+
+
+def test_no_candidates_give_zero_and_not_a_crash(
+    prediction: ScoreMap, evaluation: EvaluateSettings
+) -> None:
+    result = evaluate_survey(dataclasses.replace(evaluation, score_min=99.0))
+    overall = {f.quantity: (f.n_matched, f.n) for f in result.fractions if f.variable == "all"}
+    assert overall == {"completeness": (0, 4), "purity": (0, 0), "chance": (0, 0)}
+    assert len(result.curve) == 0
+
+
+def test_missing_prediction_names_the_command(evaluation: EvaluateSettings) -> None:
+    with pytest.raises(DataNotFoundError, match=r"no finished prediction; .*inference/predict\.py"):
+        evaluate_survey(evaluation)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"match_radius_arcmin": 0.0}, "evaluate.match_radius_arcmin to be a number > 0"),
+        ({"preference": "best"}, r"angular_proximity \| more_massive .* = best"),
+        ({"richness_bins": [3.0, 2.0]}, "evaluate.richness_bins to be two or more rising edges"),
+        ({"redshift_range": [0.1]}, r"evaluate.redshift_range to be null or \[low, high\]"),
+        ({"n_plots": -1}, "evaluate.n_plots to be a number >= 0"),
+    ],
+)
+def test_settings_are_checked(
+    evaluation: EvaluateSettings, change: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        dataclasses.replace(evaluation, **change)
+
+
+def test_a_range_of_what_is_not_there_is_named(
+    prediction: ScoreMap, evaluation: EvaluateSettings, tmp_path: Path
+) -> None:
+    table = Table.read(tmp_path / "truth.ecsv")
+    table.remove_column("RICHNESS")
+    table.write(tmp_path / "truth.ecsv", overwrite=True)
+    with pytest.raises(DataFormatError, match=r"has no richness; evaluate\.columns\.richness="):
+        evaluate_survey(evaluation)
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize("name", ["desY1a1", "sdss_redmapper"])
+def test_real_catalogues_are_found_where_the_scores_say_so(
+    shared_data: Path,
+    tmp_path: Path,
+    header: Callable[..., fits.Header],
+    evaluation: EvaluateSettings,
+    name: str,
+) -> None:
+    """A score map drawn from a real catalogue around its first cluster recovers all clusters."""
+    path = shared_data / "clusters" / f"{name}.csv.gz"
+    reference = read_reference(path)
+    cards = wcs_cards(
+        header((10000, 10000), float(reference.sky.ra[0]), float(reference.sky.dec[0]))
+    )
+    meta = {"TILE": "T", "CELL_PX": 100, "NPIX_X": 10000, "NPIX_Y": 10000, "THRESH": 0.5}
+    score = np.zeros((100, 100), np.float32)
+    blank = ScoreMap(score, np.ones_like(score), np.zeros_like(score), cards, meta)
+    footprint = TileFootprint("T", blank.tile_wcs, blank.tile_shape)
+    inside = footprint.contains(reference.sky.ra, reference.sky.dec)
+    x, y = footprint.pixels(reference.sky.ra[inside], reference.sky.dec[inside])
+    score[((y + 0.5) // 100).astype(int), ((x + 0.5) // 100).astype(int)] = 0.9
+    paths = OutputPaths(tmp_path / "out")
+    write_scores(paths.scores("T"), blank)
+    candidates = find_candidates(blank, CandidateRule(0.5, 1, 1))
+    write_text(paths.catalog, to_ecsv(candidates))
+    settings = dataclasses.replace(evaluation, reference=str(path), richness_min=None, n_plots=0)
+    overall = {f.quantity: f for f in evaluate_survey(settings).fractions if f.variable == "all"}
+    assert overall["completeness"].n == inside.sum() >= 1
+    assert overall["completeness"].value == 1
+    assert overall["purity"].value == 1

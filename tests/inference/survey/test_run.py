@@ -1,0 +1,208 @@
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from astropy.io import fits
+from astropy.table import Table
+from lightning import LightningModule
+
+from datagen.errors import CheckpointError, ConfigError, OutputError
+from datagen.files import read_json
+from inference.engine import TILES_FAILED, run
+from inference.survey.run import SurveyRun
+from inference.survey.scores import read_scores
+from inference.survey.settings import PredictSettings, SurveySettings
+
+Predict = Callable[..., int]
+SHA = "a" * 64
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Everything that must not depend on how the run went."""
+    names = [*folder.glob("scores/*"), *folder.glob("catalogs/*"), *folder.glob("regions/*")]
+    names += [folder / name for name in ("catalog.ecsv", "failed.ecsv", "run.json")]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in names}
+
+
+@pytest.fixture
+def predict(settings: PredictSettings, survey: SurveySettings, module: LightningModule) -> Predict:
+    def call(sha: str = SHA, **changes: object) -> int:
+        return run(SurveyRun(dataclasses.replace(settings, **changes), survey, module, sha))
+
+    return call
+
+
+@pytest.fixture
+def tiles(tmp_path: Path, tile: Callable[..., Path]) -> Path:
+    for number in range(3):
+        tile(tmp_path / "tiles", f"T{number}", seed=number, ra=10 + 0.01 * number)
+    return tmp_path / "tiles"
+
+
+def test_outputs_are_complete_and_named_by_tile(
+    tiles: Path, tmp_path: Path, predict: Predict
+) -> None:
+    assert predict(regions=True) == 0
+    out = tmp_path / "out"
+    assert sorted(p.name for p in (out / "scores").iterdir()) == ["T0.fits", "T1.fits", "T2.fits"]
+    assert sorted(p.name for p in (out / "catalogs").iterdir()) == ["T0.ecsv", "T1.ecsv", "T2.ecsv"]
+    assert sorted(p.name for p in (out / "regions").iterdir()) == ["T0.reg", "T1.reg", "T2.reg"]
+    scores = read_scores(out / "scores" / "T1.fits")
+    assert scores.score.shape == scores.coverage.shape == scores.mask_fraction.shape == (10, 13)
+    assert scores.meta["CKPTSHA"] == SHA
+    assert scores.meta["THRESH"] == 0.5
+    assert scores.meta["NWINDOWS"] == 12
+    header = fits.getheader(out / "scores" / "T1.fits")
+    assert "DATE" not in header
+    assert "CHECKSUM" not in header
+    merged = Table.read(out / "catalog.ecsv")
+    separate = [Table.read(path) for path in sorted((out / "catalogs").iterdir())]
+    assert 0 < len(merged) <= sum(len(table) for table in separate)
+    manifest = read_json(out / "manifest.json")["tiles"]
+    assert [entry["tile"] for entry in manifest] == ["T0", "T1", "T2"]
+    assert {(e["status"], e["windows"], e["rank"]) for e in manifest} == {("done", 12, 0)}
+
+
+def test_batch_size_and_workers_change_nothing(
+    tiles: Path, tmp_path: Path, predict: Predict
+) -> None:
+    predict()
+    predict(num_workers=2, output_dir=str(tmp_path / "workers"))
+    assert contents(tmp_path / "workers") == contents(tmp_path / "out")
+    predict(batch_size=7, output_dir=str(tmp_path / "batches"))
+    for name in ("T0", "T1", "T2"):
+        a, b = (read_scores(tmp_path / f / f"scores/{name}.fits").score for f in ("out", "batches"))
+        np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def test_finished_tiles_are_skipped_and_lost_ones_made_again(
+    tiles: Path, tmp_path: Path, predict: Predict
+) -> None:
+    predict()
+    out = tmp_path / "out"
+    before = contents(out)
+    times = {path: path.stat().st_mtime_ns for path in (out / "scores").iterdir()}
+    (out / "scores" / "T1.fits").unlink()
+    (out / "catalogs" / "T2.ecsv").unlink()
+    (out / "scores" / ".partial-xyz-T1.fits").write_text("killed while writing")
+    assert predict() == 0
+    assert contents(out) == before
+    kept = [p.name for p, time in times.items() if p.stat().st_mtime_ns == time]
+    assert kept == ["T0.fits"]
+
+
+def test_another_checkpoint_or_setting_is_refused_unless_overwritten(
+    tiles: Path, tmp_path: Path, predict: Predict
+) -> None:
+    predict()
+    with pytest.raises(ConfigError, match=r"checkpoint = aaaaaaaaaaaa, now bbb.*overwrite=true"):
+        predict(sha="b" * 64)
+    with pytest.raises(ConfigError, match=r"predict.window_px = 96, now 128"):
+        predict(window_px=128)
+    assert predict(window_px=128, overwrite=True) == 0
+    assert read_scores(tmp_path / "out/scores/T0.fits").meta["NWINDOWS"] == 6
+    # What does not change results may change.
+    assert predict(window_px=128, merge_radius_arcmin=0.2, num_workers=1) == 0
+
+
+def test_bad_tiles_are_listed_and_repaired_ones_done(
+    tiles: Path, tmp_path: Path, tile: Callable[..., Path], predict: Predict
+) -> None:
+    predict(output_dir=str(tmp_path / "good"))
+    predict()
+    bad = tiles / "T1" / "T1_g.fits"
+    whole = bad.read_bytes()
+    bad.write_bytes(whole[:5000])
+    (tiles / "T2" / "T2_r.fits").unlink()
+    assert predict() == TILES_FAILED
+    failed = Table.read(tmp_path / "out" / "failed.ecsv")
+    assert failed["tile"].tolist() == ["T1", "T2"]
+    assert failed["reason"][0].startswith("T1_g.fits cannot be read")
+    assert failed["reason"][1] == "band r is missing: no file T2/T2_r.fits"
+    assert [path.name for path in (tmp_path / "out" / "catalogs").iterdir()] == ["T0.ecsv"]
+    entries = read_json(tmp_path / "out" / "manifest.json")["tiles"]
+    assert [entry["status"] for entry in entries] == ["done", "failed", "failed"]
+    bad.write_bytes(whole)
+    tile(tiles, "T2", seed=2, ra=10.02)
+    assert predict() == 0
+    assert contents(tmp_path / "out") == contents(tmp_path / "good")
+
+
+def test_all_tiles_bad_still_ends_in_order(tiles: Path, tmp_path: Path, predict: Predict) -> None:
+    for path in tiles.glob("*/*_g.fits"):
+        path.write_bytes(b"")
+    assert predict() == TILES_FAILED
+    assert len(Table.read(tmp_path / "out" / "failed.ecsv")) == 3
+    assert len(Table.read(tmp_path / "out" / "catalog.ecsv")) == 0
+
+
+def test_masked_cells_have_no_score(tiles: Path, tmp_path: Path, predict: Predict) -> None:
+    with fits.open(tiles / "T0" / "T0_r.fits", mode="update") as hdus:
+        hdus[0].data[32:64, 48:72] = np.nan
+    predict()
+    scores = read_scores(tmp_path / "out/scores/T0.fits")
+    assert np.argwhere(np.isnan(scores.score)).tolist() == [[2, 3], [3, 3]]
+    assert scores.mask_fraction[2, 4] == 0.5
+
+
+def test_prevalence_moves_scores_and_threshold_together(
+    tiles: Path, tmp_path: Path, predict: Predict, module: LightningModule
+) -> None:
+    module.get_buffer("threshold").copy_(torch.tensor(0.6))
+    predict()
+    predict(prevalence=0.03, output_dir=str(tmp_path / "rare"))
+    a, b = (read_scores(tmp_path / f / "scores/T0.fits") for f in ("out", "rare"))
+    assert (b.score < a.score).all()
+    assert float(b.meta["THRESH"]) < 0.6
+    over = [scores.score > float(scores.meta["THRESH"]) for scores in (a, b)]
+    np.testing.assert_array_equal(*over)
+    module.loss = {"pos_weight": 1.0, "focal_gamma": 2.0}
+    with pytest.raises(ConfigError, match=r"predict.prevalence to be null .* focal loss"):
+        predict(prevalence=0.03, output_dir=str(tmp_path / "focal"))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"bands": ["r", "g"]}, "trained on the bands g, r, but .* survey.bands = r, g"),
+        ({"pixel_scale": 0.2}, "trained at 0.263 arcsec/px, .* survey.pixel_scale = 0.2 "),
+        ({"zero_points": {"g": 30.0, "r": 25.0}}, r"at zero point 30.0, .*zero_points.r = 25.0"),
+    ],
+)
+def test_a_checkpoint_for_other_images_is_refused(
+    tiles: Path,
+    settings: PredictSettings,
+    survey: SurveySettings,
+    module: LightningModule,
+    change: dict[str, object],
+    message: str,
+) -> None:
+    with pytest.raises(CheckpointError, match=message):
+        SurveyRun(settings, dataclasses.replace(survey, **change), module, SHA)
+
+
+def test_output_folder_must_be_writable(tiles: Path, tmp_path: Path, predict: Predict) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match=r"cannot write .*file"):
+        predict(output_dir=str(tmp_path / "file" / "out"))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"batch_size": 0}, "predict.batch_size to be a number >= 1, but got .* = 0"),
+        ({"num_workers": -1}, "predict.num_workers to be a number >= 0"),
+        ({"threshold": 1.5}, "predict.threshold to be null or a number between 0 and 1"),
+        ({"blend": "mean"}, r"predict.blend to be crop \| taper, but got predict.blend = mean"),
+    ],
+)
+def test_predict_settings_are_checked(
+    settings: PredictSettings, change: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        dataclasses.replace(settings, **change)
