@@ -1,0 +1,85 @@
+"""Every YAML file composes, and every `_target_` group builds."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.utils import get_object
+from omegaconf import DictConfig, OmegaConf
+
+from conf import schema
+from conf.build import build, build_settings
+from datagen.errors import ConfigError
+
+CONF = Path(__file__).resolve().parents[2] / "conf"
+PRIMARIES = sorted(path.stem for path in CONF.glob("*.yaml"))
+GROUP_FILES = sorted(path for path in CONF.glob("*/*.yaml"))
+
+
+def composed(primary: str, *overrides: str) -> DictConfig:
+    schema.register()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose(primary, overrides=list(overrides), return_hydra_config=True)
+
+
+def primary_of(path: Path) -> str:
+    """Return the first primary config whose defaults list names the group of a file."""
+    for primary in ("datagen", "train", "predict", "evaluate"):
+        defaults = OmegaConf.load(CONF / f"{primary}.yaml")["defaults"]
+        names = [str(next(iter(item))) for item in defaults if not isinstance(item, str)]
+        if path.parent.name in [name.removeprefix("override ").strip("/") for name in names]:
+            return primary
+    raise AssertionError(f"no primary config uses the group {path.parent.name}")
+
+
+def targets(node: Any) -> list[DictConfig]:
+    """Return all nodes that carry a `_target_`, outermost first."""
+    if not OmegaConf.is_config(node):
+        return []
+    found = [node] if OmegaConf.is_dict(node) and "_target_" in node else []
+    children = node if OmegaConf.is_list(node) else node.values()
+    return found + [inner for child in children for inner in targets(child)]
+
+
+@pytest.mark.parametrize("primary", PRIMARIES)
+def test_every_primary_config_composes(primary: str) -> None:
+    cfg = composed(primary, "hydra.runtime.output_dir=run")
+    assert cfg.task_name
+    assert cfg.paths.data_dir == "data"
+
+
+@pytest.mark.parametrize("path", GROUP_FILES, ids=lambda p: f"{p.parent.name}/{p.stem}")
+def test_every_group_file_composes_and_its_targets_exist(path: Path) -> None:
+    primary = primary_of(path)
+    cfg = composed(primary, f"{path.parent.name}={path.stem}", "hydra.runtime.output_dir=run")
+    OmegaConf.set_struct(cfg, False)
+    cfg.pop("hydra")
+    OmegaConf.resolve(cfg)
+    for node in targets(cfg):
+        assert callable(get_object(node["_target_"])), node["_target_"]
+
+
+@pytest.mark.parametrize("name", ["fields", "survey"])
+def test_simulator_settings_build(name: str) -> None:
+    cfg = composed("datagen", f"data_gen={name}", "data_gen.nfiles=3")
+    settings = build_settings(cfg.data_gen, "data_gen")
+    assert dataclasses.is_dataclass(settings)
+    assert settings.nfiles == 3
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        settings.nfiles = 4
+
+
+def test_build_names_an_unknown_argument() -> None:
+    node = OmegaConf.create({"_target_": "datagen.pipeline.Phase", "name": "a", "colour": 1})
+    with pytest.raises(ConfigError, match=r"cannot build datagen\.pipeline\.Phase.*colour"):
+        build(node)
+
+
+def test_every_value_of_a_group_is_explained() -> None:
+    """Each group file says in comments what its keys mean."""
+    for path in GROUP_FILES:
+        assert "#" in path.read_text(), path

@@ -1,0 +1,111 @@
+"""The command line: quick answers, typed errors in one line, exit statuses."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ENTRIES = {
+    "datagen": "datagen/run.py",
+    "train": "train.py",
+    "predict": "inference/predict.py",
+    "evaluate": "inference/evaluate.py",
+}
+HEAVY = ("torch", "lightning", "galsim", "astropy", "matplotlib", "scipy")
+
+
+def call(root: Path, script: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(root / script), *arguments],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"COLUMNS": "200"},
+    )
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+@pytest.mark.parametrize("flag", ["--help", "--cfg=job"])
+def test_quick_answers_import_nothing_heavy(
+    root: Path, tmp_path: Path, name: str, flag: str
+) -> None:
+    script = root / ENTRIES[name]
+    code = (
+        "import runpy, sys\n"
+        f"sys.argv = [{str(script)!r}, *{flag.split('=')!r}]\n"
+        f"sys.path.insert(0, {str(script.parent)!r})\n"
+        "try:\n"
+        f"    runpy.run_path({str(script)!r}, run_name='__main__')\n"
+        "finally:\n"
+        f"    heavy = [name for name in {HEAVY!r} if name in sys.modules]\n"
+        "    sys.stderr.write('HEAVY ' + ' '.join(heavy) + '\\n')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert done.stderr.split("HEAVY")[-1].strip() == ""
+    assert "task_name" in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "status", "message"),
+    [
+        ("datagen", ["data_gen.nfile=3"], 1, "Key 'nfile' is not in struct"),
+        ("datagen", ["+data_gen.nfile=3"], 2, "data_gen.nfile: Key 'nfile' not in 'FieldsConfig'"),
+        ("datagen", ["+nfiles=3"], 2, "unknown key 'nfiles'; the keys here are task_name, paths"),
+        ("datagen", ["data_gen.nfiles=-3"], 2, "data_gen.nfiles to be an integer >= 1, but got -3"),
+        ("datagen", ["data_gen.nfiles=many"], 2, "data_gen.nfiles: Value 'many' of type 'str'"),
+        ("datagen", ["data_gen=field"], 1, "Could not find 'data_gen/field'"),
+        ("datagen", ["data_gen.tile_size=300"], 2, "tile_size"),
+        ("datagen", ["data_gen.bands=[g,q]"], 2, "'q'"),
+        ("train", ["model.networks=1"], 1, "Key 'networks' is not in struct"),
+        ("train", ["+model.colour=1"], 2, "colour"),
+        ("train", [], 2, "python datagen/run.py"),
+        ("predict", ["predict.batchsize=3"], 1, "Key 'batchsize' is not in struct"),
+        ("predict", [], 2, "python train.py"),
+        ("evaluate", ["evaluate.radius=3"], 1, "Key 'radius' is not in struct"),
+    ],
+)
+def test_a_wrong_command_gets_one_clear_message(
+    root: Path, tmp_path: Path, name: str, arguments: list[str], status: int, message: str
+) -> None:
+    done = call(root, ENTRIES[name], *arguments, cwd=tmp_path)
+    assert done.returncode == status, done.stderr
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_another_package_in_our_place_is_named(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "encoders").mkdir()
+    (tmp_path / "encoders" / "__init__.py").write_text("")
+    code = (
+        "import sys\n"
+        f"sys.path[:0] = [{str(tmp_path)!r}, {str(root)!r}]\n"
+        "from conf.shadow import check_packages\n"
+        "check_packages()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert "the package `encoders` is imported from" in done.stderr
+    assert f"hides ours at {root / 'encoders'}" in done.stderr
+
+
+def test_doctor_reports_versions_packages_devices_and_data(root: Path, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "conf.doctor"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"PYTHONPATH": str(root)},
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    for expected in ("torch", "galsim", "package conf", "cores", "gpu", "python train.py"):
+        assert expected in done.stdout
