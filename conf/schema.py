@@ -82,7 +82,8 @@ def check_root(cfg: DictConfig) -> None:
     Raises:
         ConfigError: A root key is unknown.
     """
-    known = [field.name for field in fields(OmegaConf.get_type(cfg))]
+    root: Any = OmegaConf.get_type(cfg)
+    known = [field.name for field in fields(root)]
     for key in cfg:
         if key not in known:
             raise ConfigError(

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+
+from conf import schema
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -22,3 +27,15 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("the third-party files in ../shared/data are absent")
     return folder
+
+
+@pytest.fixture(scope="session")
+def composed() -> Callable[..., DictConfig]:
+    """Return a function that composes a primary config: `composed("train", "model=membership")`."""
+
+    def call(primary: str, *overrides: str) -> DictConfig:
+        schema.register()
+        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+            return compose(primary, overrides=list(overrides))
+
+    return call

@@ -95,14 +95,14 @@ def survey_tile(config: SurveyConfig, index: int) -> Tile:
     0, +1, -1, +2, ... steps from the configured declination. The step in right ascension is that
     in declination divided by cos(dec).
     """
-    step_deg = (config.tile_size - config.overlap) * config.image.pixel_scale / 3600.0
+    step_deg = (config.image_size - config.overlap) * config.image.pixel_scale / 3600.0
     number, column = divmod(index, config.n_columns)
     row = (number + 1) // 2 * (1 if number % 2 else -1)
     dec_deg = config.dec_deg + row * step_deg
     ra_step = step_deg / np.cos(np.deg2rad(dec_deg))
     ra_deg = (config.ra_deg + (column - (config.n_columns - 1) / 2) * ra_step) % 360.0
     name = tile_name(ra_deg, dec_deg, has_seconds=ra_step <= 0.25 or step_deg <= 1 / 60)
-    return Tile(index, name, ra_deg, dec_deg, config.tile_size, config.image.pixel_scale)
+    return Tile(index, name, ra_deg, dec_deg, config.image_size, config.image.pixel_scale)
 
 
 def tile_name(ra_deg: float, dec_deg: float, *, has_seconds: bool) -> str:

@@ -36,7 +36,7 @@ class SurveyConfig(JobSettings):
     """Everything that `data_gen=survey` needs; `nfiles` counts survey tiles.
 
     Args:
-        tile_size: Side of a survey tile [px].
+        image_size: Side of a survey tile [px].
         overlap: Pixels that neighbouring tiles share.
         ra_deg: Right ascension of the middle of the layout [deg].
         dec_deg: Declination of the first row of tiles [deg].
@@ -54,7 +54,7 @@ class SurveyConfig(JobSettings):
         image: Pixels, PSF and noise.
     """
 
-    tile_size: int
+    image_size: int
     overlap: int
     ra_deg: float
     dec_deg: float
@@ -72,8 +72,8 @@ class SurveyConfig(JobSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_range("tile_size", self.tile_size, 64, MAX_TILE_SIZE)
-        check_range("overlap (at most half of tile_size)", self.overlap, 0, self.tile_size // 2)
+        check_range("image_size", self.image_size, 64, MAX_TILE_SIZE)
+        check_range("overlap (at most half of image_size)", self.overlap, 0, self.image_size // 2)
         check_range("ra_deg", self.ra_deg, 0.0, 360.0)
         check_range("n_columns", self.n_columns, 1)
         check_range("patch_deg", self.patch_deg, 0.01, 5.0)
@@ -85,9 +85,9 @@ class SurveyConfig(JobSettings):
 
     def _check_compressed_tile(self) -> None:
         shape = self.compressed_tile
-        if len(shape) != 2 or not (1 <= shape[0] <= self.tile_size and shape[1] >= 0):
+        if len(shape) != 2 or not (1 <= shape[0] <= self.image_size and shape[1] >= 0):
             raise ConfigError(
-                "expected compressed_tile to be [rows, columns] with 1 <= rows <= tile_size and "
+                "expected compressed_tile to be [rows, columns] with 1 <= rows <= image_size and "
                 f"columns >= 0, but got compressed_tile = {list(shape)}",
                 value=list(shape),
                 allowed="[1, 0], [256, 256]",
@@ -103,7 +103,7 @@ class SurveyConfig(JobSettings):
 
     def _check_layout(self) -> None:
         """Refuse layouts that reach the poles or go around the sky."""
-        step_deg = (self.tile_size - self.overlap) * self.image.pixel_scale / 3600.0
+        step_deg = (self.image_size - self.overlap) * self.image.pixel_scale / 3600.0
         n_rows = -(-self.nfiles // self.n_columns)
         reach = abs(self.dec_deg) + (n_rows // 2 + 1) * step_deg
         if reach > MAX_DEC_DEG:

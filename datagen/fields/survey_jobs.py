@@ -113,7 +113,7 @@ def _compression(config: SurveyConfig, index: int, band: str) -> files.RiceCompr
     if config.format == "plain":
         return None
     rows, columns = config.compressed_tile
-    shape = (rows, min(columns or config.tile_size, config.tile_size))
+    shape = (rows, min(columns or config.image_size, config.image_size))
     seed = 1 + stream_seed(config.seed, index, f"tile_dither_{band}") % _DITHER_SEEDS
     return files.RiceCompression(config.quantize_level, shape, seed)
 

@@ -25,9 +25,14 @@ def test_atomic_path_keeps_the_suffixes_and_leaves_no_partial_file(tmp_path: Pat
 def test_a_failure_keeps_the_old_file_and_removes_the_partial_one(tmp_path: Path) -> None:
     target = tmp_path / "a.txt"
     target.write_text("old")
-    with pytest.raises(ZeroDivisionError), files.atomic_path(target) as temporary:
-        temporary.write_text("half")
-        raise ZeroDivisionError
+
+    def fail_halfway() -> None:
+        with files.atomic_path(target) as temporary:
+            temporary.write_text("half")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail_halfway()
     assert target.read_text() == "old"
     assert list(tmp_path.iterdir()) == [target]
 
@@ -52,7 +57,7 @@ def test_a_full_disk_is_reported_in_one_line(
 
 def test_a_file_where_a_folder_is_needed_is_reported(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("")
-    with pytest.raises(OutputError, match="a file stands where a folder is needed|is a file"):
+    with pytest.raises(OutputError, match=r"a file stands where a folder is needed|is a file"):
         files.write_text(tmp_path / "taken" / "a.txt", "x")
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from astropy.table import Table
-from omegaconf import OmegaConf
+from omegaconf import DictConfig
 
 from conf.build import build_settings
 from datagen.fields.config import FieldsConfig, ImageConfig, PriorConfig
@@ -59,9 +59,9 @@ def image_config() -> ImageConfig:
 
 
 @pytest.fixture
-def fields_config(root: Path, tmp_path: Path) -> FieldsConfig:
+def fields_config(composed: Callable[..., DictConfig], tmp_path: Path) -> FieldsConfig:
     """Return the settings that the project ships, with outputs below a temporary folder."""
-    node = OmegaConf.load(root / "conf" / "data_gen" / "fields.yaml")
+    node = composed("datagen", "data_gen=fields").data_gen
     node.data_dir = str(tmp_path / "fields")
     config = build_settings(node, "data_gen")
     assert isinstance(config, FieldsConfig)
@@ -69,10 +69,10 @@ def fields_config(root: Path, tmp_path: Path) -> FieldsConfig:
 
 
 @pytest.fixture
-def survey_config(root: Path, tmp_path: Path) -> SurveyConfig:
+def survey_config(composed: Callable[..., DictConfig], tmp_path: Path) -> SurveyConfig:
     """Return the shipped settings of survey tiles, two small ones below a temporary folder."""
-    node = OmegaConf.load(root / "conf" / "data_gen" / "survey.yaml")
-    node.update(nfiles=2, tile_size=200, overlap=80, bands=["r", "i"])
+    node = composed("datagen", "data_gen=survey").data_gen
+    node.update(nfiles=2, image_size=200, overlap=80, bands=["r", "i"])
     # Distant systems are small: fewer patches reach into a tile.
     node.prior.update(redshift_range=[0.4, 0.8], group_redshift_range=[0.4, 0.9])
     node.data_dir = str(tmp_path / "survey")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from conf.build import build_settings
 from datagen.errors import ConfigError
@@ -104,9 +104,8 @@ def test_every_band_needs_depth_and_seeing(fields_config: FieldsConfig) -> None:
         dataclasses.replace(fields_config, image=negative)
 
 
-def test_unknown_keys_and_wrong_types_are_refused(root: Path) -> None:
-    node = OmegaConf.load(root / "conf" / "data_gen" / "fields.yaml")
-    node.data_dir = "x"
+def test_unknown_keys_and_wrong_types_are_refused(composed: Callable[..., DictConfig]) -> None:
+    node = composed("datagen", "data_gen=fields").data_gen
     for key, value in (("prior.cluster_fractoin", 0.5), ("prior.mag_limit", "deep")):
         broken = node.copy()
         OmegaConf.update(broken, key, value, force_add=True)

@@ -51,14 +51,14 @@ def test_names(ra: float, dec: float, has_seconds: bool, name: str) -> None:
 
 @pytest.mark.parametrize("size", [64, 500, 2560, 10_000])
 def test_every_tile_has_its_own_name(size: int, survey_config: SurveyConfig) -> None:
-    config = dataclasses.replace(survey_config, tile_size=size, overlap=size // 10, n_columns=5)
+    config = dataclasses.replace(survey_config, image_size=size, overlap=size // 10, n_columns=5)
     names = [survey_tile(config, index).name for index in range(40)]
     assert len(set(names)) == 40
     assert all(len(name) == (12 if size == 10_000 else 16) for name in names)
 
 
 def test_neighbours_overlap_by_the_configured_pixels(survey_config: SurveyConfig) -> None:
-    config = dataclasses.replace(survey_config, tile_size=1000, overlap=100, n_columns=2)
+    config = dataclasses.replace(survey_config, image_size=1000, overlap=100, n_columns=2)
     left, right, above = (survey_tile(config, index) for index in (0, 1, 2))
     x, _ = sky_to_pixel(left.wcs, right.ra_deg, right.dec_deg)
     assert 499.5 - x[0] == pytest.approx(900, abs=1.0)
@@ -133,7 +133,7 @@ def test_the_field_has_the_density_of_the_prior(survey_config: SurveyConfig) -> 
         star_density_arcmin2=5.0,
         abundance_deg2=0.0,
     )
-    config = dataclasses.replace(survey_config, prior=prior, tile_size=3000)
+    config = dataclasses.replace(survey_config, prior=prior, image_size=3000)
     sources, clusters = tile_sky(config, survey_tile(config, 0))
     area_arcmin2 = ((3000 + 512) * 0.263 / 60) ** 2
     is_star = np.asarray(sources["SOURCE_TYPE"]) == 1
@@ -150,7 +150,7 @@ def test_clusters_reach_into_tiles_and_belong_to_one(survey_config: SurveyConfig
         star_density_arcmin2=0.0,
     )
     config = dataclasses.replace(
-        survey_config, prior=prior, tile_size=900, overlap=400, n_columns=2, nfiles=4
+        survey_config, prior=prior, image_size=900, overlap=400, n_columns=2, nfiles=4
     )
     assert 0.1 < reach_deg(config) < 1.0
     skies = [tile_sky(config, survey_tile(config, index)) for index in range(4)]
@@ -190,7 +190,7 @@ def test_a_source_is_at_the_same_sky_position_in_two_images(survey_config: Surve
     prior = dataclasses.replace(
         survey_config.prior, mag_limit=19.0, star_density_arcmin2=30.0, abundance_deg2=0.0
     )
-    config = dataclasses.replace(survey_config, prior=prior, tile_size=300, overlap=150)
+    config = dataclasses.replace(survey_config, prior=prior, image_size=300, overlap=150)
     pipeline.run(dataclasses.replace(config, phases=["catalog", "image"]))
     found = []
     for index in (0, 1):
@@ -232,7 +232,7 @@ def test_noise_of_tiles_and_bands_is_independent(survey_config: SurveyConfig) ->
         star_density_arcmin2=0.0,
         abundance_deg2=0.0,
     )
-    config = dataclasses.replace(survey_config, prior=prior, tile_size=500, format="plain")
+    config = dataclasses.replace(survey_config, prior=prior, image_size=500, format="plain")
     pipeline.run(dataclasses.replace(config, phases=["catalog", "image"]))
     images = []
     for index in (0, 1):
@@ -279,8 +279,11 @@ def test_phases_without_their_input(survey_config: SurveyConfig) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"tile_size": 20_000}, r"expected tile_size in \[64, 10000\], but got tile_size = 20000"),
-        ({"overlap": 150}, r"expected overlap \(at most half of tile_size\) in \[0, 100\]"),
+        (
+            {"image_size": 20_000},
+            r"expected image_size in \[64, 10000\], but got image_size = 20000",
+        ),
+        ({"overlap": 150}, r"expected overlap \(at most half of image_size\) in \[0, 100\]"),
         ({"dec_deg": -85.0}, "expected all tiles within 80 deg of the equator"),
         ({"format": "zip"}, "expected format to be one of fz, plain, but got format = zip"),
         ({"compressed_tile": [0, 0]}, r"expected compressed_tile to be \[rows, columns\]"),
