@@ -50,7 +50,8 @@ def test_card_describes_the_training_files(fields_dir: Path) -> None:
     labels = [item["membership"].mean() for item in data.dataset("train")]
     assert card["prevalence"] == pytest.approx(float(torch.stack(labels).mean()))
     assert card["data_hash"] != module(fields_dir, seed=1).card()["data_hash"]
-    assert all(type(value) in (str, float, int, list) for value in card.values())
+    assert all(type(value) in (str, float, int, list, dict) for value in card.values())
+    assert (card["splits"], card["split_seed"]) == (SPLITS, 0)
 
 
 def test_bands_in_another_order(fields_dir: Path) -> None:

@@ -1,0 +1,71 @@
+"""Callbacks that every task shares."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from datagen.files import write_bytes
+
+log = logging.getLogger(__name__)
+
+
+class RunCheckpoint(ModelCheckpoint):
+    """Keeps checkpoints in the folder of the run, and publishes the best one.
+
+    They go to `checkpoints/` there. After each improvement the best one is copied to `publish`, the
+    place where prediction looks: atomically, so that a prediction that starts meanwhile reads the
+    old file or the new one.
+
+    Args:
+        publish: File to keep up to date; None publishes nothing.
+        **kwargs: Options of `lightning.pytorch.callbacks.ModelCheckpoint`.
+    """
+
+    def __init__(self, publish: str | None, **kwargs: Any) -> None:  # noqa: ANN401 - Lightning's
+        super().__init__(**kwargs)
+        self.publish = publish
+        self._published: tuple[str, float] | None = None
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Choose the folder of the run, which is known only now."""
+        if self.dirpath is None:
+            self.dirpath = str(Path(trainer.default_root_dir).absolute() / "checkpoints")
+        super().setup(trainer, pl_module, stage)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Let a resumed training compete with the best it had reached, also in a new folder."""
+        if Path(state_dict["best_model_path"]).is_file():
+            state_dict = state_dict | {"dirpath": self.dirpath}
+        super().load_state_dict(state_dict)
+
+    def on_train_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+        """Stop at the last step rather than after it, so that it is validated within an epoch."""
+        super().on_train_batch_end(trainer, *args, **kwargs)
+        if 0 < trainer.max_steps <= trainer.global_step:
+            trainer.should_stop = True
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save, then publish if there is a new best."""
+        super().on_validation_end(trainer, pl_module)
+        self._publish_best(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Publish also what was saved without a validation."""
+        super().on_train_end(trainer, pl_module)
+        self._publish_best(trainer)
+
+    def _publish_best(self, trainer: Trainer) -> None:
+        if self.publish is None or not self.best_model_path or not trainer.is_global_zero:
+            return
+        best = Path(self.best_model_path)
+        state = (self.best_model_path, best.stat().st_mtime_ns) if best.is_file() else None
+        if state is None or state == self._published:
+            return
+        write_bytes(Path(self.publish), best.read_bytes())
+        self._published = state
+        log.info("published %s as %s", best.name, self.publish)

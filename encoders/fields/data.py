@@ -1,0 +1,311 @@
+"""File data of the field simulator as batches for the membership encoder."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from datagen.errors import ConfigError, DataFormatError, DataNotFoundError
+from datagen.fields.format import read_file_data
+from datagen.files import content_hash
+from encoders.augment import augment, symmetry_of
+from encoders.data import FILLER, LoaderOptions, check_splits, make_loader, split_names
+from encoders.fields.normalize import estimate_background
+
+log = logging.getLogger(__name__)
+
+TASK = "membership"
+# Every file of a folder must agree on these, or a batch would mix different things.
+COMMON_KEYS = ("bands", "pixel_scale", "zero_point", "cell_px")
+# Memory maps are cheap, but each one counts against the limit of the process.
+N_OPEN_FILES = 256
+
+
+@dataclass(frozen=True)
+class FieldFile:
+    """What training needs to know of a file datum before it reads images.
+
+    Args:
+        path: The file.
+        n_fields: Fields in it.
+        layout: Common meta values and the image shape.
+        config_hash: Settings that the file was made with.
+        n_members: Cells with a member, weighted.
+        n_cells: All cells, weighted.
+    """
+
+    path: Path
+    n_fields: int
+    layout: dict[str, Any]
+    config_hash: str
+    n_members: float
+    n_cells: float
+
+
+def index_file(path: Path) -> FieldFile:
+    """Read labels and meta of a file datum; the images stay on disk.
+
+    Raises:
+        DataNotFoundError: The file is missing.
+        DataFormatError: It is damaged or a key is missing; the message names file and key.
+    """
+    fields = read_file_data(path)
+    if not fields:
+        raise DataFormatError(f"expected {path} to hold at least one field, but got none", 0)
+    layouts = [_layout(path, number, datum) for number, datum in enumerate(fields)]
+    for number, layout in enumerate(layouts):
+        _check_same(f"{path}, field {number}", layout, layouts[0], f"{path}, field 0")
+    cells = [_cells(datum) for datum in fields]
+    return FieldFile(
+        path=path,
+        n_fields=len(fields),
+        layout=layouts[0],
+        config_hash=str(fields[0]["meta"].get("config_hash", "")),
+        n_members=sum(float((member * weight).sum()) for member, weight in cells),
+        n_cells=sum(float(weight.sum()) for _, weight in cells),
+    )
+
+
+def index_folder(data_dir: Path) -> list[FieldFile]:
+    """Index all file data below `data_dir/file_data`, in the order of their names.
+
+    Raises:
+        DataNotFoundError: There are none; the message gives the command that makes them.
+        DataFormatError: A file is damaged or does not fit the others.
+    """
+    folder = data_dir / "file_data"
+    paths = sorted(folder.glob("*.pt"))
+    if not paths:
+        raise DataNotFoundError(
+            f"expected file data (*.pt) in data.data_dir = {data_dir} below file_data/, but found "
+            f"none; make them with: python datagen/run.py data_gen=fields "
+            f"data_gen.data_dir={data_dir}",
+            str(folder),
+        )
+    files = [index_file(path) for path in paths]
+    for file in files[1:]:
+        _check_same(str(file.path), file.layout, files[0].layout, str(files[0].path))
+    hashes = {file.config_hash for file in files}
+    if len(hashes) > 1:
+        log.warning("the files in %s were made with %d different settings", folder, len(hashes))
+    return files
+
+
+class FieldsDataset(Dataset[dict[str, Any]]):
+    """The fields of some files, one sample each, with background and noise measured once.
+
+    The index `FILLER` gives a field with weight 0 (see `encoders.data.OnceSampler`).
+
+    Args:
+        files: Indexed files.
+        bands: Bands to use, in this order.
+    """
+
+    def __init__(self, files: Sequence[FieldFile], bands: Sequence[str]) -> None:
+        self.places = [(file.path, j) for file in files for j in range(file.n_fields)]
+        names = list(files[0].layout["bands"]) if files else []
+        self.channels = [names.index(band) for band in bands] if files else []
+        self._noise: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        number = 0 if index == FILLER else index
+        path, j = self.places[number]
+        datum = _open(path)[j]
+        images = datum["images"]
+        if self.channels != list(range(len(images))):
+            images = images[self.channels]
+        membership, weight = _cells(datum)
+        if number not in self._noise:
+            pairs = torch.tensor([estimate_background(image) for image in images])
+            self._noise[number] = (pairs[:, 0], pairs[:, 1])
+        background, sigma = self._noise[number]
+        return {
+            "images": images,
+            "background": background,
+            "sigma": sigma,
+            "membership": membership,
+            "weight": torch.zeros_like(weight) if index == FILLER else weight,
+            "field": f"{path.name}/{j}",
+        }
+
+
+class FieldsDataModule(LightningDataModule):
+    """Train, val and test fields, split by the hash of their file names.
+
+    Args:
+        data_dir: Folder with `file_data/`.
+        batch_size: Fields per batch and device.
+        num_workers: Loader processes per device.
+        seed: Seed of splits, shuffling and augmentation.
+        splits: Fractions of files by split: train, val, test.
+        bands: Bands to use, in this order; None uses those of the files.
+        augment: Flip and turn training fields.
+    """
+
+    def __init__(
+        self,
+        data_dir: str,
+        batch_size: int,
+        num_workers: int,
+        seed: int,
+        splits: Mapping[str, float],
+        bands: Sequence[str] | None,
+        augment: bool,
+    ) -> None:
+        super().__init__()
+        # Logged beside the hyper-parameters of the model.
+        self.save_hyperparameters()
+        self.data_dir = Path(data_dir)
+        self.options = LoaderOptions(batch_size, num_workers, seed, rank=0, world_size=1)
+        self.splits = check_splits(splits)
+        self.wanted_bands = None if bands is None else list(bands)
+        self.is_augmented = augment
+
+    @functools.cached_property
+    def files(self) -> list[FieldFile]:
+        """All files in the order of their names; read once."""
+        return index_folder(self.data_dir)
+
+    @functools.cached_property
+    def files_of(self) -> dict[str, list[FieldFile]]:
+        """Files by split."""
+        by_name = {file.path.name: file for file in self.files}
+        names = split_names(list(by_name), self.options.seed, self.splits)
+        return {split: [by_name[name] for name in found] for split, found in names.items()}
+
+    @property
+    def bands(self) -> list[str]:
+        """Bands in the order of the channels.
+
+        Raises:
+            ConfigError: The files do not have a band that was asked for.
+        """
+        there = list(self.files[0].layout["bands"])
+        bands = there if self.wanted_bands is None else self.wanted_bands
+        if not bands or not set(bands) <= set(there) or len(set(bands)) < len(bands):
+            raise ConfigError(
+                f"expected data.bands to be a choice of {there}, the bands in {self.data_dir}, "
+                f"but got bands = {bands}",
+                bands,
+                there,
+            )
+        return bands
+
+    def card(self) -> dict[str, Any]:
+        """Describe the data in plain values: what an encoder trained on them is for."""
+        layout, train = self.files[0].layout, self.files_of["train"]
+        n_cells = sum(file.n_cells for file in train)
+        identity = {file.path.name: [file.config_hash, file.path.stat().st_size] for file in train}
+        return {
+            "task": TASK,
+            "bands": self.bands,
+            "pixel_scale": float(layout["pixel_scale"]),
+            "zero_point": float(layout["zero_point"]),
+            "cell_px": int(layout["cell_px"]),
+            "data_hash": content_hash(identity),
+            "prevalence": sum(file.n_members for file in train) / max(n_cells, 1.0),
+            "splits": dict(self.splits),
+            "split_seed": self.options.seed,
+        }
+
+    def dataset(self, split: str) -> FieldsDataset:
+        """Return the fields of a split: train, val or test."""
+        return FieldsDataset(self.files_of[split], self.bands)
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Return shuffled training fields."""
+        return make_loader(self.dataset("train"), self._placed_options(), shuffle=True)
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        """Return validation fields in order."""
+        return make_loader(self.dataset("val"), self._placed_options(), shuffle=False)
+
+    def test_dataloader(self) -> DataLoader[Any] | list[DataLoader[Any]]:
+        """Return test fields in order, or nothing if their fraction is 0."""
+        if not self.files_of["test"]:
+            return []
+        return make_loader(self.dataset("test"), self._placed_options(), shuffle=False)
+
+    def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
+        """Flip and turn training fields with their cells, on the device."""
+        trainer = self.trainer
+        if trainer is None or not trainer.training or not self.is_augmented:
+            return batch
+        epoch = trainer.current_epoch
+        symmetries = [symmetry_of(self.options.seed, epoch, name) for name in batch["field"]]
+        keys = ("images", "membership", "weight")
+        turned = augment([batch[key] for key in keys], symmetries)
+        return batch | dict(zip(keys, turned, strict=True))
+
+    def _placed_options(self) -> LoaderOptions:
+        trainer, own = self.trainer, self.options
+        rank, world_size = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
+        return LoaderOptions(own.batch_size, own.num_workers, own.seed, rank, world_size)
+
+
+@functools.lru_cache(maxsize=N_OPEN_FILES)
+def _open(path: Path) -> list[dict[str, Any]]:
+    return read_file_data(path)
+
+
+def _layout(path: Path, number: int, datum: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the common meta values and the image shape of one field, checked."""
+    where = f"{path}, field {number}"
+    for key in ("images", "tile_catalog", "meta"):
+        _require(isinstance(datum, dict) and key in datum, where, key, "is missing")
+    images, cells, meta = datum["images"], datum["tile_catalog"], datum["meta"]
+    for key in COMMON_KEYS:
+        _require(key in meta, where, f"meta.{key}", "is missing")
+    _require("membership" in cells, where, "tile_catalog.membership", "is missing")
+    shape, cell_px = tuple(images.shape), meta["cell_px"]
+    is_image = len(shape) == 3 and shape[0] == len(meta["bands"])
+    _require(is_image, where, "images", f"has shape {shape} for {len(meta['bands'])} bands")
+    grid = tuple(cells["membership"].shape[:2])
+    wanted = (shape[1] // cell_px, shape[2] // cell_px)
+    is_whole = shape[1] % cell_px == 0 and shape[2] % cell_px == 0
+    _require(
+        is_whole and grid == wanted,
+        where,
+        "tile_catalog.membership",
+        f"has {grid} cells for images {shape} and cell_px = {cell_px}",
+    )
+    return {key: meta[key] for key in COMMON_KEYS} | {"image shape": shape[1:]}
+
+
+def _cells(datum: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+    """Return labels and weights of the cells (ny, nx); without weights every cell counts."""
+    membership = datum["tile_catalog"]["membership"][..., 0, 0].float()
+    weight = datum["tile_catalog"].get("cell_weight")
+    return membership, torch.ones_like(membership) if weight is None else weight[..., 0, 0]
+
+
+def _require(condition: bool, where: str, key: str, problem: str) -> None:
+    if not condition:
+        raise DataFormatError(
+            f"{where}: {key} {problem}; delete the file and run python datagen/run.py again", key
+        )
+
+
+def _check_same(
+    where: str, layout: Mapping[str, Any], first: Mapping[str, Any], other: str
+) -> None:
+    for key, value in layout.items():
+        if value != first[key]:
+            raise DataFormatError(
+                f"expected one {key} in all file data, but got {key} = {value} in {where} and "
+                f"{first[key]} in {other}; keep different data in different folders",
+                value,
+                first[key],
+            )

@@ -1,0 +1,54 @@
+"""The loss of cell membership: weighted binary cross-entropy, optionally focal."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from datagen.errors import ConfigError
+
+
+def membership_loss(
+    logits: Tensor,
+    target: Tensor,
+    weight: Tensor,
+    pos_weight: float = 1.0,
+    focal_gamma: float = 0.0,
+) -> Tensor:
+    """Return the mean cross-entropy over cells, weighted by cell.
+
+    `L = sum_i w_i f_i c_i / sum_i w_i`, with the cross-entropy c_i, whose positive term is
+    multiplied by `pos_weight`, and the focal factor `f_i = (1 - p_i)^gamma`, where p_i is the
+    probability given to the true class (Lin et al. 2017, eq. 4, arXiv:1708.02002).
+
+    Args:
+        logits: (B, ny, nx).
+        target: 1 for a cell with a member, else 0 (B, ny, nx).
+        weight: >= 0; cells with weight 0 do not count (B, ny, nx).
+        pos_weight: Weight of positive cells; other than 1 it shifts the logits by its logarithm.
+        focal_gamma: 0 is plain cross-entropy; above, probabilities are no longer calibrated.
+
+    Returns:
+        Scalar; 0 where no cell counts.
+    """
+    logits = logits.float()
+    factor = torch.where(target > 0, pos_weight, 1.0)
+    entropy = factor * binary_cross_entropy_with_logits(logits, target, reduction="none")
+    if focal_gamma > 0:
+        # 1 - p of the true class, from the logit directly: exact where p is close to 1.
+        entropy = entropy * torch.sigmoid(torch.where(target > 0, -logits, logits)) ** focal_gamma
+    return (weight * entropy).sum() / weight.sum().clamp_min(torch.finfo(logits.dtype).tiny)
+
+
+def check_loss(pos_weight: float, focal_gamma: float) -> None:
+    """Raise `ConfigError` unless the options of the loss are in range."""
+    if pos_weight <= 0:
+        raise ConfigError(
+            f"expected model.loss.pos_weight > 0, but got pos_weight = {pos_weight}", pos_weight
+        )
+    if focal_gamma < 0:
+        raise ConfigError(
+            f"expected model.loss.focal_gamma >= 0, but got focal_gamma = {focal_gamma}",
+            focal_gamma,
+        )

@@ -1,0 +1,150 @@
+"""The membership network: multi-band image -> one logit per cell, with a bounded view."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from datagen.errors import ConfigError
+from encoders.layers import cell_pool, down, input_span, same, stem
+
+# Strides of the two feature maps that the head sees.
+FINE_PX = 16
+COARSE_PX = 64
+
+
+class MembershipNetwork(nn.Module):
+    """Strided convolutions to 16 px and 64 px, pooled to cells, and a head on each cell.
+
+    `logit = head(max and mean over the cell of fine features, coarse features at the cell)`.
+    The fine branch sees galaxies and their colours, the coarse one their surroundings. Nothing
+    depends on statistics over the window, so that a cell's logit is a function of the pixels
+    within `receptive_field_px` and of nothing else.
+
+    Example:
+        >>> network = MembershipNetwork(n_bands=4, cell_px=128, width=16, context_layers=2)
+        >>> network(torch.zeros(1, 4, 512, 512)).shape
+        torch.Size([1, 4, 4])
+
+    Args:
+        n_bands: Number of bands, >= 1.
+        cell_px: Side of a cell [px], a power of two >= 16.
+        width: Channels after the stem; deeper stages have twice as many.
+        context_layers: Convolutions at 64 px; each widens the receptive field by 128 px.
+    """
+
+    def __init__(self, n_bands: int, cell_px: int, width: int, context_layers: int) -> None:
+        super().__init__()
+        check_layout(n_bands, cell_px)
+        self.n_bands, self.cell_px = n_bands, cell_px
+        mid = 2 * width
+        self.fine = nn.Sequential(
+            stem(n_bands, width), down(width, mid), same(mid, mid), down(mid, mid), same(mid, mid)
+        )
+        context = [same(mid, mid) for _ in range(context_layers)]
+        self.coarse = nn.Sequential(down(mid, mid), down(mid, mid), *context)
+        n_features = self._n_pooled(mid, FINE_PX) + self._n_pooled(mid, COARSE_PX)
+        self.head = nn.Sequential(
+            nn.Conv2d(n_features, 2 * mid, 1), nn.SiLU(inplace=True), nn.Conv2d(2 * mid, 1, 1)
+        )
+
+    @property
+    def alignment_px(self) -> int:
+        """Window starts and sizes are multiples of this, or cells would see shifted grids [px]."""
+        return max(self.cell_px, COARSE_PX)
+
+    @property
+    def receptive_field_px(self) -> int:
+        """Side of the square around a cell's centre outside which no pixel matters [px]."""
+        spans = [self._reach(n) for n in range(self.alignment_px // self.cell_px)]
+        return self.cell_px + 2 * max(spans)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits (B, H / cell_px, W / cell_px) for normalised images (B, C, H, W).
+
+        Sizes that are multiples of the cell but not of `alignment_px` are padded with empty sky
+        on the right and at the bottom.
+
+        Raises:
+            ConfigError: The number of bands or the size of the images does not fit.
+        """
+        ny, nx = check_images(images, self.n_bands, self.cell_px)
+        fine = self.fine(pad_to(images, self.alignment_px))
+        coarse = self._to_cells(self.coarse(fine), COARSE_PX)
+        cells = torch.cat((self._to_cells(fine, FINE_PX), coarse), dim=1)
+        logits: Tensor = self.head(cells)[:, 0, :ny, :nx]
+        return logits
+
+    def start_from(self, logit: float) -> None:
+        """Let the untrained network answer `logit` everywhere: the base rate of the labels."""
+        last = self.head[-1]
+        assert isinstance(last, nn.Conv2d)
+        assert last.bias is not None
+        # Small, not zero: the layers below would get no gradient.
+        nn.init.normal_(last.weight, std=1e-2)
+        nn.init.constant_(last.bias, logit)
+
+    def _n_pooled(self, channels: int, stride: int) -> int:
+        """Return the channels per cell: maximum and mean if a cell holds more than one pixel."""
+        return 2 * channels if stride < self.cell_px else channels
+
+    def _to_cells(self, features: Tensor, stride: int) -> Tensor:
+        if stride < self.cell_px:
+            return cell_pool(features, self.cell_px // stride)
+        return nn.functional.interpolate(features, scale_factor=stride // self.cell_px)
+
+    def _reach(self, cell: int) -> int:
+        """Return how far beyond its own border cell number `cell` sees [px]."""
+        first_px, last_px = cell * self.cell_px, (cell + 1) * self.cell_px - 1
+        fine = input_span([self.fine], first_px // FINE_PX, last_px // FINE_PX)
+        chain = [self.fine, self.coarse]
+        coarse = input_span(chain, first_px // COARSE_PX, last_px // COARSE_PX)
+        first, last = min(fine[0], coarse[0]), max(fine[1], coarse[1])
+        return max(first_px - first, last - last_px)
+
+
+def check_layout(n_bands: int, cell_px: int) -> None:
+    """Raise `ConfigError` unless there is a band and cells are powers of two >= 16 px."""
+    if n_bands < 1:
+        raise ConfigError(f"expected at least one band, but got n_bands = {n_bands}", n_bands)
+    if cell_px < FINE_PX or cell_px & (cell_px - 1):
+        raise ConfigError(
+            f"expected cell_px to be a power of two >= {FINE_PX}, but got cell_px = {cell_px}",
+            cell_px,
+            "16, 32, 64, 128, 256, ...",
+        )
+
+
+def check_images(images: Tensor, n_bands: int, cell_px: int) -> tuple[int, int]:
+    """Return the number of cell rows and columns.
+
+    Raises:
+        ConfigError: The images have another number of bands or are not whole cells.
+    """
+    shape = tuple(images.shape)
+    if len(shape) != 4 or shape[1] != n_bands or shape[2] % cell_px or shape[3] % cell_px:
+        raise ConfigError(
+            f"expected images of shape (B, {n_bands}, H, W) with H and W multiples of "
+            f"cell_px = {cell_px}, but got {shape}",
+            shape,
+        )
+    return shape[2] // cell_px, shape[3] // cell_px
+
+
+def pad_to(images: Tensor, multiple: int) -> Tensor:
+    """Pad (B, C, H, W) with zeros on the right and at the bottom to multiples of `multiple`."""
+    right, bottom = -images.shape[3] % multiple, -images.shape[2] % multiple
+    return nn.functional.pad(images, (0, right, 0, bottom)) if right or bottom else images
+
+
+def logit_of(prevalence: float, pos_weight: float = 1.0) -> float:
+    """Return ln(w p / (1 - p)), the logit that a base rate p and a weight w of positives call for.
+
+    Args:
+        prevalence: Fraction of positive cells; kept within 1e-4 of 0 and 1.
+        pos_weight: Weight of positive cells in the loss.
+    """
+    p = min(max(prevalence, 1e-4), 1.0 - 1e-4)
+    return math.log(p / (1.0 - p)) + math.log(pos_weight)

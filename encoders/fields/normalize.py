@@ -1,0 +1,84 @@
+"""Counts to what the network sees: robust background and noise per image, then asinh.
+
+Training measures them once per field, prediction once per survey tile, with the same functions.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+# Enough pixels for 0.3 % in sigma; exact quantiles of 26 Mpx cost seventy times as much.
+N_SAMPLES = 1 << 18
+N_CLIPS = 4
+CLIP_SIGMA = 3.0
+# Below the median, sources are absent: there the noise of a normal distribution shows undisturbed.
+LOWER_QUANTILE = 0.158655
+
+
+def estimate_background(
+    image: NDArray[np.float32] | Tensor, valid: NDArray[np.bool_] | Tensor | None = None
+) -> tuple[float, float]:
+    """Measure the background and its noise in an image with sources, deterministically.
+
+    Takes a strided sub-sample, then clips at 3 sigma around the median, with sigma from the
+    pixels below the median (median minus 15.9 % quantile), which sources hardly touch.
+
+    Args:
+        image: Counts, shape (H, W); not finite pixels are left out.
+        valid: Pixels to use, shape (H, W); None uses all.
+
+    Returns:
+        Background and sigma [counts]. An image without valid pixels gives (0, 1), a constant one
+        its value and 1, so that normalising stays finite.
+    """
+    step = max(1, math.isqrt(max(0, image.shape[0] * image.shape[1] - 1) // N_SAMPLES) + 1)
+    pixels = np.asarray(image[::step, ::step], dtype=np.float64)
+    use = np.isfinite(pixels)
+    if valid is not None:
+        use &= np.asarray(valid[::step, ::step], dtype=bool)
+    values = np.sort(pixels[use])
+    if values.size == 0:
+        return 0.0, 1.0
+    background, sigma = _median_and_sigma(values)
+    for _ in range(N_CLIPS):
+        low, high = background - CLIP_SIGMA * sigma, background + CLIP_SIGMA * sigma
+        first, last = np.searchsorted(values, low, "left"), np.searchsorted(values, high, "right")
+        background, sigma = _median_and_sigma(values[first:last])
+    return background, sigma if sigma > 0.0 else 1.0
+
+
+def normalize(images: Tensor, background: Tensor, sigma: Tensor) -> Tensor:
+    """Scale counts to noise units and compress them: asinh((x - background) / sigma).
+
+    Args:
+        images: Counts (B, C, H, W); not finite pixels become background.
+        background: Background per image and band (B, C) [counts].
+        sigma: Noise per image and band (B, C) [counts].
+
+    Returns:
+        (B, C, H, W) float32; the background is 0, so that zero padding looks like empty sky.
+    """
+    scaled = images.float() - background[..., None, None]
+    scaled /= sigma[..., None, None]
+    return torch.nan_to_num_(_asinh_(scaled), nan=0.0, posinf=0.0, neginf=0.0)
+
+
+def _asinh_(x: Tensor) -> Tensor:
+    """Replace x with asinh(x); on the CPU with numpy, whose version is 15 times faster."""
+    if x.device.type != "cpu" or x.requires_grad:
+        return torch.asinh(x)
+    values = x.numpy()
+    np.arcsinh(values, out=values)
+    return x
+
+
+def _median_and_sigma(ordered: NDArray[np.float64]) -> tuple[float, float]:
+    """Return median and median minus lower quantile of sorted values."""
+    n = ordered.size - 1
+    median = 0.5 * (ordered[n // 2] + ordered[(n + 1) // 2])
+    return float(median), float(median - ordered[round(LOWER_QUANTILE * n)])

@@ -1,0 +1,93 @@
+"""Building blocks of convolutional networks, and the arithmetic of their receptive fields."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class ConvNormAct(nn.Sequential):
+    """Convolution without bias, batch normalisation, SiLU.
+
+    Batch normalisation uses the statistics of the batch in training and fixed ones at evaluation,
+    so that a prediction depends neither on its batch-mates nor on where a window was cut.
+
+    Args:
+        n_in: Input channels.
+        n_out: Output channels.
+        kernel: Kernel size [px of its input].
+        stride: Stride [px of its input].
+        padding: Zero padding on each side [px of its input].
+    """
+
+    def __init__(self, n_in: int, n_out: int, kernel: int, stride: int, padding: int) -> None:
+        super().__init__(
+            nn.Conv2d(n_in, n_out, kernel, stride, padding, bias=False),
+            nn.BatchNorm2d(n_out),
+            nn.SiLU(inplace=True),
+        )
+
+
+def stem(n_in: int, n_out: int) -> ConvNormAct:
+    """Return the first block: kernel 8, stride 4, so that no layer runs at full resolution."""
+    return ConvNormAct(n_in, n_out, 8, 4, 2)
+
+
+def down(n_in: int, n_out: int) -> ConvNormAct:
+    """Return a block that halves the resolution, symmetric under flips: kernel 4, stride 2."""
+    return ConvNormAct(n_in, n_out, 4, 2, 1)
+
+
+def same(n_in: int, n_out: int) -> ConvNormAct:
+    """Return a block that keeps the resolution: kernel 3, stride 1."""
+    return ConvNormAct(n_in, n_out, 3, 1, 1)
+
+
+def input_span(layers: Iterable[nn.Module], first: int, last: int) -> tuple[int, int]:
+    """Return which input rows the output rows `first` to `last` depend on.
+
+    Walks backwards: a convolution with kernel k, stride s, padding p and dilation d reads the
+    rows i s - p to i s - p + d (k - 1) for its output row i. Columns behave alike.
+
+    Args:
+        layers: Modules in the order of the forward pass; only convolutions count.
+        first: First output row.
+        last: Last output row (included).
+
+    Returns:
+        First and last input row (included); rows outside the image are padding.
+    """
+    convolutions = [m for layer in layers for m in layer.modules() if isinstance(m, _CONVOLUTIONS)]
+    for conv in reversed(convolutions):
+        # The last axis is a column axis in two and three dimensions.
+        kernel, stride = conv.kernel_size[-1], conv.stride[-1]
+        padding, dilation = _as_tuple(conv.padding)[-1], conv.dilation[-1]
+        first = first * stride - padding
+        last = last * stride - padding + dilation * (kernel - 1)
+    return first, last
+
+
+def cell_pool(features: Tensor, factor: int) -> Tensor:
+    """Return the maximum and the mean of every `factor` x `factor` block.
+
+    Args:
+        features: (B, C, H, W).
+        factor: Side of a block; divides H and W.
+
+    Returns:
+        (B, 2 C, H / factor, W / factor).
+    """
+    highest = nn.functional.max_pool2d(features, factor)
+    return torch.cat((highest, nn.functional.avg_pool2d(features, factor)), dim=1)
+
+
+_CONVOLUTIONS = (nn.Conv2d, nn.Conv3d)
+
+
+def _as_tuple(padding: Any) -> tuple[int, ...]:  # noqa: ANN401 - torch allows a string here
+    if isinstance(padding, str):
+        raise TypeError(f"expected padding in pixels, but got {padding!r}")
+    return tuple(padding)

@@ -1,0 +1,60 @@
+"""Learning-rate schedules that count optimiser steps."""
+
+from __future__ import annotations
+
+import math
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+
+from datagen.errors import ConfigError
+from encoders.factory import build_part
+
+
+class WarmupCosine(LambdaLR):
+    """Linear warm-up, then half a cosine down to a fraction of the learning rate.
+
+    `f(s) = (s + 1) / (w + 1)` for s < w, then `r + (1 - r) (1 + cos(pi (s - w) / (n - w))) / 2`.
+
+    Args:
+        optimizer: Whose learning rates are scaled.
+        total_steps: n, steps until the lowest rate; it stays there afterwards.
+        warmup: Fraction of the steps spent on the warm-up, w / n.
+        final: r, lowest fraction of the learning rate.
+    """
+
+    def __init__(self, optimizer: Optimizer, total_steps: int, warmup: float, final: float) -> None:
+        if not (0.0 <= warmup < 1.0 and 0.0 <= final <= 1.0):
+            raise ConfigError(
+                "expected 0 <= model.scheduler.warmup < 1 and 0 <= model.scheduler.final <= 1, "
+                f"but got warmup = {warmup}, final = {final}",
+                (warmup, final),
+            )
+        n_warmup = round(warmup * total_steps)
+
+        def factor(step: int) -> float:
+            if step < n_warmup:
+                return (step + 1) / (n_warmup + 1)
+            done = min(1.0, (step - n_warmup) / max(1, total_steps - n_warmup))
+            return final + (1.0 - final) * 0.5 * (1.0 + math.cos(math.pi * done))
+
+        super().__init__(optimizer, factor)
+
+
+def build_scheduler(
+    spec: dict[str, object], optimizer: Optimizer, estimated_steps: int
+) -> LRScheduler:
+    """Build a scheduler that is advanced after every optimiser step.
+
+    Args:
+        spec: `_target_` and arguments. `total_steps`, where given as null or below 1, becomes
+            `estimated_steps`.
+        optimizer: Whose learning rates it sets.
+        estimated_steps: Steps that the training will run.
+    """
+    options = dict(spec)
+    if "total_steps" in options:
+        wanted = options["total_steps"]
+        is_given = isinstance(wanted, int) and wanted > 0
+        options["total_steps"] = wanted if is_given else max(1, estimated_steps)
+    return build_part(options, LRScheduler, optimizer)
