@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
-import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import LearningRateMonitor
@@ -19,24 +16,17 @@ from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 
 from conf.build import build
-from datagen.errors import ConfigError, OutputError
+from conf.running import run_folder
+from datagen.errors import OutputError
 from datagen.files import output_error
 from encoders.checkpoint import check_resumable
+from encoders.devices import check_sweep, one_device, quiet_lightning
 
 log = logging.getLogger(__name__)
 
-# Strategies that start this program again for every further device.
-RESTARTING = ("auto", "ddp", "ddp_find_unused_parameters_false", "ddp_find_unused_parameters_true")
 
 # Its own pytree module, small epochs, loading in the training process, resuming in the same folder,
 # testing without callbacks.
-REMARKS = (
-    r".*LeafSpec.*",
-    r".*smaller than the logging interval.*",
-    r".*does not have many workers.*",
-    r".*Checkpoint directory .* exists and is not empty.*",
-    r".*callbacks used to create the checkpoint need to be provided.*",
-)
 
 
 def train(cfg: DictConfig) -> dict[str, float]:
@@ -54,7 +44,7 @@ def train(cfg: DictConfig) -> dict[str, float]:
         DataNotFoundError: The data or the checkpoint to resume from are missing.
         OutputError: The folder of the run cannot be written.
     """
-    check_multirun(cfg)
+    check_sweep("trainer", cfg.trainer.devices, cfg.trainer.strategy)
     folder = run_folder(cfg)
     check_writable(folder)
     if cfg.ckpt_path is not None:
@@ -108,13 +98,6 @@ def test(
     return metrics
 
 
-def run_folder(cfg: DictConfig) -> Path:
-    """Return the folder of this run: Hydra's, or without Hydra the one named `manual`."""
-    if HydraConfig.initialized():
-        return Path(HydraConfig.get().runtime.output_dir)
-    return Path(str(cfg.paths.log_dir)) / str(cfg.task_name) / "runs" / "manual"
-
-
 def check_writable(folder: Path) -> None:
     """Raise `OutputError` unless files can be made in a folder, which is created if missing."""
     try:
@@ -127,43 +110,6 @@ def check_writable(folder: Path) -> None:
         raise output_error(folder, error) from error
 
 
-def check_multirun(cfg: DictConfig) -> None:
-    """Refuse a sweep whose jobs would start the whole sweep again in every further process.
-
-    Raises:
-        ConfigError: Multirun with several devices under a strategy that restarts this program.
-    """
-    if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
-        return
-    is_cluster = "submitit" in str(HydraConfig.get().launcher.get("_target_"))
-    strategy, devices = cfg.trainer.strategy, cfg.trainer.devices
-    if is_cluster or strategy not in RESTARTING or n_devices(devices) < 2:
-        return
-    raise ConfigError(
-        f"expected trainer.devices = 1 in a multirun with trainer.strategy = {strategy}, which "
-        f"would run the whole sweep again in each process, but got trainer.devices = {devices}; "
-        "use trainer.strategy=ddp_spawn, or hydra/launcher=submitit_slurm on a cluster",
-        devices,
-        1,
-    )
-
-
-def n_devices(devices: object) -> int:
-    """Return how many devices a setting asks for; `auto` and -1 mean all GPUs, at least one."""
-    if isinstance(devices, str) and devices not in ("auto", "-1"):
-        numbers = [part for part in devices.split(",") if part.strip()]
-        return int(numbers[0]) if "," not in devices else len(numbers)
-    if devices in ("auto", "-1", -1):
-        return max(1, torch.cuda.device_count())
-    return devices if isinstance(devices, int) else len(list(devices))  # type: ignore[call-overload]
-
-
-def one_device(devices: object) -> list[int] | int:
-    """Return the first of several listed devices, or one of a number of them."""
-    listed = not isinstance(devices, int | str)
-    return [next(iter(devices))] if listed else 1  # type: ignore[call-overload]
-
-
 def build_callbacks(cfg: DictConfig, loggers: list[Logger]) -> list[Any]:
     """Build the callbacks that are not null; rates are only monitored where they can be logged."""
     callbacks = [build(node) for node in _entries(cfg.callbacks)]
@@ -173,13 +119,6 @@ def build_callbacks(cfg: DictConfig, loggers: list[Logger]) -> list[Any]:
 def build_loggers(cfg: DictConfig, folder: Path) -> list[Logger]:
     """Build the loggers that are not null; they write to the folder of the run."""
     return [build(node, save_dir=str(folder)) for node in _entries(cfg.logger)]
-
-
-def quiet_lightning() -> None:
-    """Silence remarks that Lightning repeats in every run and that no user can act on."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    for remark in REMARKS:
-        warnings.filterwarnings("ignore", message=remark)
 
 
 def _entries(group: DictConfig | None) -> Iterable[DictConfig]:

@@ -7,7 +7,6 @@ import logging
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning import Trainer
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities import rank_zero_only
@@ -15,6 +14,7 @@ from omegaconf import DictConfig
 
 from conf.build import build_settings
 from encoders.checkpoint import checkpoint_sha256, load_checkpoint
+from encoders.devices import check_sweep, n_devices, quiet_lightning
 from inference.survey.run import SurveyRun
 from inference.survey.settings import PredictSettings, SurveySettings
 
@@ -36,6 +36,8 @@ def predict(cfg: DictConfig) -> int:
         Exit status: 0, or 3 if survey tiles failed.
     """
     settings: PredictSettings = build_settings(cfg.predict, "predict")
+    check_sweep("predict", settings.devices, settings.strategy)
+    quiet_lightning()
     survey: SurveySettings = build_settings(cfg.survey, "survey")
     return predict_survey(settings, survey)
 
@@ -83,21 +85,9 @@ def build_trainer(job: SurveyRun) -> Trainer:
 
 def _strategy(settings: PredictSettings) -> Any:  # noqa: ANN401 - a word or an object
     """Return Lightning's strategy; several ranks get time to wait for each other."""
-    several = _n_devices(settings) * settings.num_nodes > 1
+    several = n_devices(settings.devices) * settings.num_nodes > 1
     if settings.strategy in ("auto", "ddp") and several:
         return DDPStrategy(timeout=_PATIENCE)
     if settings.strategy == "ddp_spawn":
         return DDPStrategy(start_method="spawn", timeout=_PATIENCE)
     return settings.strategy
-
-
-def _n_devices(settings: PredictSettings) -> int:
-    devices = settings.devices
-    if isinstance(devices, list):
-        return len(devices)
-    if isinstance(devices, int) and devices > 0:
-        return devices
-    if isinstance(devices, str) and devices.isdecimal():
-        return int(devices)
-    uses_gpu = settings.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
-    return torch.cuda.device_count() if uses_gpu else 1

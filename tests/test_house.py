@@ -20,7 +20,7 @@ OPEN = {
     for name in ("clusters", "cosmology", "format", "galaxies", "noise", "stars", "wcs")
 }
 KNOW_TRAINER = {"encoders/training.py", "inference/engine.py"}
-KNOW_HYDRA = {"conf/build.py", "conf/entry.py", "conf/schema.py", "encoders/training.py"}
+KNOW_HYDRA = {"conf/build.py", "conf/entry.py", "conf/running.py", "conf/schema.py"}
 
 
 def name_of(path: Path) -> str:

@@ -14,10 +14,12 @@ from hydra.types import RunMode
 from lightning.pytorch import Callback, Trainer
 from omegaconf import DictConfig, OmegaConf
 
+from conf import running
 from datagen.errors import ConfigError, DataNotFoundError, OutputError
 from encoders import training
 from encoders.checkpoint import load_checkpoint
-from encoders.training import check_multirun, n_devices, one_device, train
+from encoders.devices import check_sweep, n_devices, one_device
+from encoders.training import train
 
 Compose = Callable[..., DictConfig]
 
@@ -187,22 +189,19 @@ def sweep(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
             mode = {"mode": RunMode.MULTIRUN, "launcher": {"_target_": cls.launcher}}
             return OmegaConf.create(mode)
 
-    monkeypatch.setattr(training, "HydraConfig", State)
+    monkeypatch.setattr(running, "HydraConfig", State)
     return lambda launcher: setattr(State, "launcher", launcher)
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "auto"])
-def test_sweeps_do_not_restart_themselves(
-    compose_train: Compose, sweep: Callable[[str], None], strategy: str
-) -> None:
-    cfg = compose_train("trainer.devices=2", f"trainer.strategy={strategy}")
+def test_sweeps_do_not_restart_themselves(sweep: Callable[[str], None], strategy: str) -> None:
     message = r"trainer\.devices = 2; use trainer\.strategy=ddp_spawn, or hydra/launcher=submitit"
     with pytest.raises(ConfigError, match=message):
-        check_multirun(cfg)
-    check_multirun(compose_train("trainer.devices=2", "trainer.strategy=ddp_spawn"))
-    check_multirun(compose_train("trainer.devices=1", f"trainer.strategy={strategy}"))
+        check_sweep("trainer", 2, strategy)
+    check_sweep("trainer", 2, "ddp_spawn")
+    check_sweep("trainer", 1, strategy)
     sweep("hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher")
-    check_multirun(cfg)
+    check_sweep("trainer", 2, strategy)
 
 
 def test_number_of_devices() -> None:
