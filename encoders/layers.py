@@ -31,11 +31,6 @@ class ConvNormAct(nn.Sequential):
         )
 
 
-def stem(n_in: int, n_out: int) -> ConvNormAct:
-    """Return the first block: kernel 8, stride 4, so that no layer runs at full resolution."""
-    return ConvNormAct(n_in, n_out, 8, 4, 2)
-
-
 def down(n_in: int, n_out: int) -> ConvNormAct:
     """Return a block that halves the resolution, symmetric under flips: kernel 4, stride 2."""
     return ConvNormAct(n_in, n_out, 4, 2, 1)
@@ -49,22 +44,21 @@ def same(n_in: int, n_out: int) -> ConvNormAct:
 def input_span(layers: Iterable[nn.Module], first: int, last: int) -> tuple[int, int]:
     """Return which input rows the output rows `first` to `last` depend on.
 
-    Walks backwards: a convolution with kernel k, stride s, padding p and dilation d reads the
-    rows i s - p to i s - p + d (k - 1) for its output row i. Columns behave alike.
+    Walks backwards: a convolution or pooling with kernel k, stride s, padding p and dilation d
+    reads the rows i s - p to i s - p + d (k - 1) for its output row i. Columns behave alike.
 
     Args:
-        layers: Modules in the order of the forward pass; only convolutions count.
+        layers: Modules in the order of the forward pass; only convolutions and poolings count.
         first: First output row.
         last: Last output row (included).
 
     Returns:
         First and last input row (included); rows outside the image are padding.
     """
-    convolutions = [m for layer in layers for m in layer.modules() if isinstance(m, _CONVOLUTIONS)]
-    for conv in reversed(convolutions):
-        # The last axis is a column axis in two and three dimensions.
-        kernel, stride = conv.kernel_size[-1], conv.stride[-1]
-        padding, dilation = _as_tuple(conv.padding)[-1], conv.dilation[-1]
+    steps = [m for layer in layers for m in layer.modules() if isinstance(m, _WINDOWED)]
+    for step in reversed(steps):
+        kernel, stride, padding = (_last(x) for x in (step.kernel_size, step.stride, step.padding))
+        dilation = _last(getattr(step, "dilation", 1))
         first = first * stride - padding
         last = last * stride - padding + dilation * (kernel - 1)
     return first, last
@@ -84,10 +78,9 @@ def cell_pool(features: Tensor, factor: int) -> Tensor:
     return torch.cat((highest, nn.functional.avg_pool2d(features, factor)), dim=1)
 
 
-_CONVOLUTIONS = (nn.Conv2d, nn.Conv3d)
+_WINDOWED = (nn.Conv2d, nn.Conv3d, nn.AvgPool2d)
 
 
-def _as_tuple(padding: Any) -> tuple[int, ...]:  # noqa: ANN401 - torch allows a string here
-    if isinstance(padding, str):
-        raise TypeError(f"expected padding in pixels, but got {padding!r}")
-    return tuple(padding)
+def _last(setting: Any) -> int:  # noqa: ANN401 - torch allows a number or a tuple of them
+    """Return the entry of the last axis, which is a column axis."""
+    return int(setting if isinstance(setting, int) else setting[-1])

@@ -19,7 +19,8 @@ from datagen.fields.format import read_file_data
 from datagen.files import content_hash
 from encoders.augment import augment, symmetry_of
 from encoders.data import FILLER, LoaderOptions, check_splits, make_loader, split_names
-from encoders.fields.normalize import estimate_background
+from encoders.fields.normalize import estimate_background, normalize
+from encoders.fields.photometry import aperture_maps
 
 log = logging.getLogger(__name__)
 
@@ -108,9 +109,15 @@ class FieldsDataset(Dataset[dict[str, Any]]):
     Args:
         files: Indexed files.
         bands: Bands to use, in this order.
+        cache_bytes: Memory for aperture maps, which then take the place of the images in a sample
+            and are measured once as long as they fit; None gives images.
     """
 
-    def __init__(self, files: Sequence[FieldFile], bands: Sequence[str]) -> None:
+    def __init__(
+        self, files: Sequence[FieldFile], bands: Sequence[str], cache_bytes: float | None = None
+    ) -> None:
+        self.cache_bytes = cache_bytes
+        self._apertures: dict[int, Tensor] = {}
         self.places = [(file.path, j) for file in files for j in range(file.n_fields)]
         names = list(files[0].layout["bands"]) if files else []
         self.channels = [names.index(band) for band in bands] if files else []
@@ -122,23 +129,42 @@ class FieldsDataset(Dataset[dict[str, Any]]):
     def __getitem__(self, index: int) -> dict[str, Any]:
         number = 0 if index == FILLER else index
         path, j = self.places[number]
-        datum = _open(path)[j]
-        images = datum["images"]
-        if self.channels != list(range(len(images))):
-            images = images[self.channels]
-        membership, weight = _cells(datum)
-        if number not in self._noise:
-            pairs = torch.tensor([estimate_background(image) for image in images])
-            self._noise[number] = (pairs[:, 0], pairs[:, 1])
-        background, sigma = self._noise[number]
-        return {
-            "images": images,
-            "background": background,
-            "sigma": sigma,
+        membership, weight = _cells(_open(path)[j])
+        sample = {
             "membership": membership,
             "weight": torch.zeros_like(weight) if index == FILLER else weight,
             "field": f"{path.name}/{j}",
         }
+        if self.cache_bytes is not None:
+            return sample | {"apertures": self._measured(number)}
+        background, sigma = self._levels(number)
+        return sample | {
+            "images": self._images(number),
+            "background": background,
+            "sigma": sigma,
+        }
+
+    def _images(self, number: int) -> Tensor:
+        path, j = self.places[number]
+        images: Tensor = _open(path)[j]["images"]
+        return images if self.channels == list(range(len(images))) else images[self.channels]
+
+    def _levels(self, number: int) -> tuple[Tensor, Tensor]:
+        """Return background and noise per band."""
+        if number not in self._noise:
+            pairs = torch.tensor([estimate_background(image) for image in self._images(number)])
+            self._noise[number] = (pairs[:, 0], pairs[:, 1])
+        return self._noise[number]
+
+    def _measured(self, number: int) -> Tensor:
+        """Return the aperture maps of a field, from memory if they are there."""
+        if number in self._apertures:
+            return self._apertures[number]
+        levels = [level[None] for level in self._levels(number)]
+        maps = aperture_maps(normalize(self._images(number)[None], *levels))[0]
+        if (len(self._apertures) + 1) * maps.nbytes <= (self.cache_bytes or 0.0):
+            self._apertures[number] = maps
+        return maps
 
 
 class FieldsDataModule(LightningDataModule):
@@ -152,6 +178,7 @@ class FieldsDataModule(LightningDataModule):
         splits: Fractions of files by split: train, val, test.
         bands: Bands to use, in this order; None uses those of the files.
         augment: Flip and turn training fields.
+        cache_gb: Memory for the aperture maps of a split's fields [GB]; None gives images.
     """
 
     def __init__(
@@ -163,6 +190,7 @@ class FieldsDataModule(LightningDataModule):
         splits: Mapping[str, float],
         bands: Sequence[str] | None,
         augment: bool,
+        cache_gb: float | None,
     ) -> None:
         super().__init__()
         # Logged beside the hyper-parameters of the model.
@@ -172,6 +200,8 @@ class FieldsDataModule(LightningDataModule):
         self.splits = check_splits(splits)
         self.wanted_bands = None if bands is None else list(bands)
         self.is_augmented = augment
+        self.cache_bytes = None if cache_gb is None else cache_gb * 1e9
+        self._datasets: dict[str, FieldsDataset] = {}
 
     @functools.cached_property
     def files(self) -> list[FieldFile]:
@@ -222,7 +252,10 @@ class FieldsDataModule(LightningDataModule):
 
     def dataset(self, split: str) -> FieldsDataset:
         """Return the fields of a split: train, val or test."""
-        return FieldsDataset(self.files_of[split], self.bands)
+        if split not in self._datasets:
+            files = self.files_of[split]
+            self._datasets[split] = FieldsDataset(files, self.bands, self.cache_bytes)
+        return self._datasets[split]
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Return shuffled training fields."""
@@ -245,7 +278,7 @@ class FieldsDataModule(LightningDataModule):
             return batch
         epoch = trainer.current_epoch
         symmetries = [symmetry_of(self.options.seed, epoch, name) for name in batch["field"]]
-        keys = ("images", "membership", "weight")
+        keys = ("images" if "images" in batch else "apertures", "membership", "weight")
         turned = augment([batch[key] for key in keys], symmetries)
         return batch | dict(zip(keys, turned, strict=True))
 

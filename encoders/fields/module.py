@@ -19,13 +19,13 @@ from encoders.schedules import build_scheduler
 
 Batch = dict[str, Any]
 LABELS = ("membership", "weight")
-PIXELS = ("images", "background", "sigma", "mask")
+PIXELS = ("images", "apertures", "background", "sigma", "mask")
 
 
 class MembershipModule(LightningModule):
     """Probability that a cell holds a cluster-member galaxy.
 
-    `p = sigmoid(network(asinh((images - background) / sigma)))`
+    `p = sigmoid(network((images - background) / sigma))`
 
     All arguments are plain values, so that a checkpoint loads alone.
 
@@ -83,7 +83,7 @@ class MembershipModule(LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of a batch."""
         loss = self._loss(self._logits(batch), batch)
-        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch["images"]))
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch["weight"]))
         return loss
 
     def on_validation_epoch_start(self) -> None:
@@ -119,8 +119,8 @@ class MembershipModule(LightningModule):
         """Return the probability per cell and whatever else the batch carries.
 
         Args:
-            batch: `images`, `background`, `sigma`, optionally `mask` (see `forward`); other
-                entries say where the images come from.
+            batch: `images`, `background`, `sigma`, optionally `mask` (see `forward`), or
+                `apertures` alone; other entries say where the images come from.
             batch_idx: Not used.
 
         Returns:
@@ -145,6 +145,9 @@ class MembershipModule(LightningModule):
         }
 
     def _logits(self, batch: Batch) -> Tensor:
+        if "apertures" in batch:
+            scored: Tensor = self.network.score(batch["apertures"])
+            return scored
         logits: Tensor = self(
             batch["images"], batch["background"], batch["sigma"], batch.get("mask")
         )
@@ -157,7 +160,7 @@ class MembershipModule(LightningModule):
         logits = self._logits(batch)
         metrics.update(logits, *(batch[key] for key in LABELS))
         loss = self._loss(logits, batch)
-        self.log(f"{split}/loss", loss, sync_dist=True, batch_size=len(batch["images"]))
+        self.log(f"{split}/loss", loss, sync_dist=True, batch_size=len(batch["weight"]))
 
 
 def to_channels_last(network: nn.Module) -> None:

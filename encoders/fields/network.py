@@ -8,15 +8,18 @@ import torch
 from torch import Tensor, nn
 
 from datagen.errors import ConfigError
-from encoders.layers import cell_pool, down, input_span, same, stem
+from encoders.fields.photometry import APERTURES_PX, STEP_PX, aperture_maps
+from encoders.layers import cell_pool, down, input_span, same
 
 # Strides of the two feature maps that the head sees.
 FINE_PX = 16
 COARSE_PX = 64
+# How far the widest aperture reaches, for the receptive field.
+_WIDEST = nn.AvgPool2d(APERTURES_PX[-1], STEP_PX, padding=(APERTURES_PX[-1] - STEP_PX) // 2)
 
 
 class MembershipNetwork(nn.Module):
-    """Strided convolutions to 16 px and 64 px, pooled to cells, and a head on each cell.
+    """Aperture photometry, strided convolutions to 16 px and 64 px, and a head on each cell.
 
     `logit = head(max and mean over the cell of fine features, coarse features at the cell)`.
     The fine branch sees galaxies and their colours, the coarse one their surroundings. Nothing
@@ -31,7 +34,7 @@ class MembershipNetwork(nn.Module):
     Args:
         n_bands: Number of bands, >= 1.
         cell_px: Side of a cell [px], a power of two >= 16.
-        width: Channels after the stem; deeper stages have twice as many.
+        width: Channels of the first stage; deeper ones have two and four times as many.
         context_layers: Convolutions at 64 px; each widens the receptive field by 128 px.
     """
 
@@ -39,15 +42,16 @@ class MembershipNetwork(nn.Module):
         super().__init__()
         check_layout(n_bands, cell_px)
         self.n_bands, self.cell_px = n_bands, cell_px
-        mid = 2 * width
+        mid, wide = 2 * width, 4 * width
         self.fine = nn.Sequential(
-            stem(n_bands, width), down(width, mid), same(mid, mid), down(mid, mid), same(mid, mid)
+            same(len(APERTURES_PX) * n_bands, width),
+            *(down(width, mid), same(mid, mid), down(mid, mid), same(mid, mid)),
         )
-        context = [same(mid, mid) for _ in range(context_layers)]
-        self.coarse = nn.Sequential(down(mid, mid), down(mid, mid), *context)
-        n_features = self._n_pooled(mid, FINE_PX) + self._n_pooled(mid, COARSE_PX)
+        context = [same(wide, wide) for _ in range(context_layers)]
+        self.coarse = nn.Sequential(down(mid, mid), down(mid, wide), *context)
+        n_coarse = 2 * wide if cell_px > COARSE_PX else wide
         self.head = nn.Sequential(
-            nn.Conv2d(n_features, 2 * mid, 1), nn.SiLU(inplace=True), nn.Conv2d(2 * mid, 1, 1)
+            nn.Conv2d(2 * mid + n_coarse, wide, 1), nn.SiLU(inplace=True), nn.Conv2d(wide, 1, 1)
         )
 
     @property
@@ -62,7 +66,7 @@ class MembershipNetwork(nn.Module):
         return self.cell_px + 2 * max(spans)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return logits (B, H / cell_px, W / cell_px) for normalised images (B, C, H, W).
+        """Return logits (B, H / cell_px, W / cell_px) for images (B, C, H, W) in noise units.
 
         Sizes that are multiples of the cell but not of `alignment_px` are padded with empty sky
         on the right and at the bottom.
@@ -70,8 +74,14 @@ class MembershipNetwork(nn.Module):
         Raises:
             ConfigError: The number of bands or the size of the images does not fit.
         """
-        ny, nx = check_images(images, self.n_bands, self.cell_px)
-        fine = self.fine(pad_to(images, self.alignment_px))
+        check_images(images, self.n_bands, self.cell_px)
+        return self.score(aperture_maps(images))
+
+    def score(self, apertures: Tensor) -> Tensor:
+        """Return logits (B, ny, nx) for the `aperture_maps` of images."""
+        ny, nx = (side * STEP_PX // self.cell_px for side in apertures.shape[-2:])
+        padded = pad_to(apertures, self.alignment_px // STEP_PX)
+        fine = self.fine(padded.contiguous(memory_format=torch.channels_last))
         coarse = self._to_cells(self.coarse(fine), COARSE_PX)
         cells = torch.cat((self._to_cells(fine, FINE_PX), coarse), dim=1)
         logits: Tensor = self.head(cells)[:, 0, :ny, :nx]
@@ -98,8 +108,8 @@ class MembershipNetwork(nn.Module):
     def _reach(self, cell: int) -> int:
         """Return how far beyond its own border cell number `cell` sees [px]."""
         first_px, last_px = cell * self.cell_px, (cell + 1) * self.cell_px - 1
-        fine = input_span([self.fine], first_px // FINE_PX, last_px // FINE_PX)
-        chain = [self.fine, self.coarse]
+        fine = input_span([_WIDEST, self.fine], first_px // FINE_PX, last_px // FINE_PX)
+        chain = [_WIDEST, self.fine, self.coarse]
         coarse = input_span(chain, first_px // COARSE_PX, last_px // COARSE_PX)
         first, last = min(fine[0], coarse[0]), max(fine[1], coarse[1])
         return max(first_px - first, last - last_px)
@@ -117,12 +127,8 @@ def check_layout(n_bands: int, cell_px: int) -> None:
         )
 
 
-def check_images(images: Tensor, n_bands: int, cell_px: int) -> tuple[int, int]:
-    """Return the number of cell rows and columns.
-
-    Raises:
-        ConfigError: The images have another number of bands or are not whole cells.
-    """
+def check_images(images: Tensor, n_bands: int, cell_px: int) -> None:
+    """Raise `ConfigError` unless images have that many bands and are whole cells."""
     shape = tuple(images.shape)
     if len(shape) != 4 or shape[1] != n_bands or shape[2] % cell_px or shape[3] % cell_px:
         raise ConfigError(
@@ -130,7 +136,6 @@ def check_images(images: Tensor, n_bands: int, cell_px: int) -> tuple[int, int]:
             f"cell_px = {cell_px}, but got {shape}",
             shape,
         )
-    return shape[2] // cell_px, shape[3] // cell_px
 
 
 def pad_to(images: Tensor, multiple: int) -> Tensor:

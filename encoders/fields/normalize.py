@@ -1,4 +1,4 @@
-"""Counts to what the network sees: robust background and noise per image, then asinh.
+"""Counts in units of the noise: robust background and noise per image.
 
 Training measures them once per field, prediction once per survey tile, with the same functions.
 """
@@ -53,7 +53,7 @@ def estimate_background(
 
 
 def normalize(images: Tensor, background: Tensor, sigma: Tensor) -> Tensor:
-    """Scale counts to noise units and compress them: asinh((x - background) / sigma).
+    """Express counts in units of the noise: (x - background) / sigma.
 
     Args:
         images: Counts (B, C, H, W); not finite pixels become background.
@@ -63,18 +63,17 @@ def normalize(images: Tensor, background: Tensor, sigma: Tensor) -> Tensor:
     Returns:
         (B, C, H, W) float32; the background is 0, so that zero padding looks like empty sky.
     """
-    scaled = images.float() - background[..., None, None]
-    scaled /= sigma[..., None, None]
-    return torch.nan_to_num_(_asinh_(scaled), nan=0.0, posinf=0.0, neginf=0.0)
+    signal = images.float() - background[..., None, None]
+    signal /= sigma[..., None, None]
+    return torch.nan_to_num_(signal, nan=0.0, posinf=0.0, neginf=0.0)
 
 
-def _asinh_(x: Tensor) -> Tensor:
-    """Replace x with asinh(x); on the CPU with numpy, whose version is 15 times faster."""
-    if x.device.type != "cpu" or x.requires_grad:
-        return torch.asinh(x)
-    values = x.numpy()
-    np.arcsinh(values, out=values)
-    return x
+def compress(signal: Tensor) -> Tensor:
+    """Return asinh(signal): linear below the noise, logarithmic above."""
+    if signal.device.type != "cpu" or signal.requires_grad:
+        return torch.asinh(signal)
+    # On the CPU numpy's vectorised version is 15 times faster than torch's.
+    return torch.from_numpy(np.arcsinh(signal.numpy()))
 
 
 def _median_and_sigma(ordered: NDArray[np.float64]) -> tuple[float, float]:

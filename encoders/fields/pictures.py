@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from encoders.fields.metrics import N_BINS, Curve
-from encoders.fields.normalize import normalize
+from encoders.fields.normalize import compress, normalize
+from encoders.fields.photometry import APERTURES_PX
 
 # Signal that is drawn white [sigma, after asinh]: about 15 sigma per pixel.
 WHITE = 3.4
@@ -83,13 +84,14 @@ def draw_field(batch: dict[str, Any], scores: Tensor) -> Tensor:
     """Draw a field twice side by side: true cells in green, predicted ones in red.
 
     Args:
-        batch: `images`, `background`, `sigma`, `membership` of one field, leading axis 1.
+        batch: `apertures`, or `images`, `background` and `sigma`; and `membership` of one field;
+            leading axis 1.
         scores: Probability per cell (1, ny, nx); drawn as the strength of the colour.
 
     Returns:
         Picture (3, H', W') in [0, 1].
     """
-    sky = _colour(normalize(batch["images"], batch["background"], batch["sigma"]))
+    sky = _colour(_compressed(batch))
     true = _tint(sky, batch["membership"].float(), GREEN)
     predicted = _tint(sky, scores, RED)
     gap = sky.new_ones(3, sky.shape[1], GAP_PX)
@@ -112,6 +114,14 @@ def curve_points(curve: Curve) -> dict[str, Any]:
         "recall": curve.recall[edges],
     }
     return {key: value.cpu() for key, value in counts.items()} | {"num_thresholds": CURVE_POINTS}
+
+
+def _compressed(batch: dict[str, Any]) -> Tensor:
+    """Return the bands in noise units, compressed: the smallest apertures, or the pixels."""
+    if "apertures" in batch:
+        maps: Tensor = batch["apertures"]
+        return maps[:, : maps.shape[1] // len(APERTURES_PX)]
+    return compress(normalize(batch["images"], batch["background"], batch["sigma"]))
 
 
 def _colour(normalised: Tensor) -> Tensor:

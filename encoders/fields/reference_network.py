@@ -73,13 +73,13 @@ class ReferenceNetwork(nn.Module):
         return self.cell_px + 2 * max(-first, last - self.cell_px + 1)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return logits (B, H / cell_px, W / cell_px) for normalised images (B, C, H, W).
+        """Return logits (B, H / cell_px, W / cell_px) for images (B, C, H, W) in noise units.
 
         Raises:
             ConfigError: The number of bands or the size of the images does not fit.
         """
         check_images(images, self.n_bands, self.cell_px)
-        curves = torch.asinh(torch.sinh(images[:, None]) - self.centres)
+        curves = torch.asinh(images[:, None] - self.centres)
         features = self.front(curves)[:, :, 0]
         logits: Tensor = self.head(self.steps(features))[:, 0]
         return logits

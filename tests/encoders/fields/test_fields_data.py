@@ -26,7 +26,9 @@ def module(folder: Path, **changes: object) -> FieldsDataModule:
         "seed": 0,
         "splits": SPLITS,
     } | changes
-    return FieldsDataModule(str(folder), **({"bands": None, "augment": False} | settings))
+    return FieldsDataModule(
+        str(folder), **({"bands": None, "augment": False, "cache_gb": None} | settings)
+    )
 
 
 def test_batch(fields_dir: Path) -> None:
