@@ -16,12 +16,22 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from conf import schema
-from conf.shadow import check_packages
-from datagen.errors import SkyfoldError
+from conf.shadow import check_packages, hidden_package
+
+USER_ERROR = 2
+
+try:
+    from conf import schema
+    from datagen.errors import SkyfoldError
+except ImportError:
+    # Another `datagen` comes first: no error class of ours can be had.
+    message = hidden_package()
+    if message is None:
+        raise
+    sys.stderr.write(f"skyfold: {message}\n")
+    sys.exit(USER_ERROR)
 
 FOLDER = Path(__file__).resolve().parent
-USER_ERROR = 2
 
 Task = Callable[[DictConfig], int]
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from importlib.util import find_spec
 from pathlib import Path
 
-from datagen.errors import ConfigError
-
 PACKAGES = ("conf", "datagen", "encoders", "inference")
 HOME = Path(__file__).resolve().parents[1]
 
@@ -17,15 +15,25 @@ def check_packages() -> None:
     Raises:
         ConfigError: Another package comes first on the import path.
     """
+    # Here and not above: what hides `datagen` hides this class, and the doctor must still run.
+    from datagen.errors import ConfigError
+
+    message = hidden_package()
+    if message is not None:
+        raise ConfigError(message)
+
+
+def hidden_package() -> str | None:
+    """Return one line on the first package of ours that another one hides, or None."""
     for name in PACKAGES:
         found = package_folder(name)
         if found != HOME / name:
-            raise ConfigError(
+            return (
                 f"the package `{name}` is imported from {found}, which hides ours at "
                 f"{HOME / name}; give Skyfold an environment of its own and check PYTHONPATH "
-                "(`make doctor` tells more)",
-                value=str(found),
+                "(`make doctor` tells more)"
             )
+    return None
 
 
 def package_folder(name: str) -> Path | None:

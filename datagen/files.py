@@ -15,8 +15,12 @@ from typing import Any
 
 from datagen.errors import DataFormatError, DataNotFoundError, OutputError
 
+# Temporary names are hidden: `.partial-<random>-<final name>`.
+PARTIAL = ".partial-"
+
 _REASONS = {
     errno.ENOSPC: "no space is left on the device",
+    errno.EFBIG: "the file would become larger than is allowed",
     errno.EDQUOT: "the disk quota is used up",
     errno.EACCES: "permission is denied",
     errno.EPERM: "permission is denied",
@@ -44,7 +48,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".partial-", suffix=f"-{path.name}")
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=PARTIAL, suffix=f"-{path.name}")
         os.close(handle)
         temporary = Path(name)
         yield temporary

@@ -20,7 +20,14 @@ from joblib import Parallel, delayed, parallel_config
 from tqdm import tqdm
 
 from datagen.errors import ConfigError, DataFormatError
-from datagen.files import content_hash, output_error, read_json, sha256_file, write_json
+from datagen.files import (
+    PARTIAL,
+    content_hash,
+    output_error,
+    read_json,
+    sha256_file,
+    write_json,
+)
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +71,14 @@ class JobSettings:
         """Return the settings that determine the bytes of the outputs."""
         return {k: v for k, v in dataclasses.asdict(self).items() if k not in NEUTRAL}
 
+    def owned(self) -> Sequence[str]:
+        """Return patterns of the files that the simulator makes, relative to its folder."""
+        return ()
+
+    def makes_everything(self) -> bool:
+        """Tell whether all phases are selected."""
+        return True
+
     def content_hash(self) -> str:
         """Return the hash of `content`, kept in the meta of every output."""
         return content_hash(self.content())
@@ -83,6 +98,8 @@ class Job:
         run: A picklable callable without arguments.
         index: Number of the output file; decides to which shard the job belongs.
         seed: Seed of the job's streams, for the manifest.
+        is_gathering: It gathers what other jobs made, and runs each time, since that may have
+            grown.
     """
 
     name: str
@@ -90,6 +107,7 @@ class Job:
     run: Callable[[], None]
     index: int
     seed: int
+    is_gathering: bool = False
 
 
 @dataclass(frozen=True)
@@ -121,6 +139,7 @@ def run(settings: JobSettings) -> dict[str, int]:
     for phase in phases:
         mine = [job for job in phase.jobs if job.index % settings.shard[1] == settings.shard[0]]
         todo = [job for job in mine if settings.overwrite or not manifest.is_done(job)]
+        _remove_partial(todo)
         for job, seconds in tqdm(
             _execute(todo, settings), total=len(todo), desc=phase.name, unit="job", disable=None
         ):
@@ -151,7 +170,7 @@ class Manifest:
 
     def is_done(self, job: Job) -> bool:
         """Tell whether all outputs of a job stand there, whole and made with these settings."""
-        return all(self._is_whole(path) for path in job.outputs)
+        return not job.is_gathering and all(self._is_whole(path) for path in job.outputs)
 
     def record(self, job: Job, seconds: float) -> None:
         """Append one line per output of a finished job."""
@@ -232,7 +251,7 @@ def _claim(folder: Path, settings: JobSettings) -> None:
                 "data_gen.overwrite=true to replace them",
                 value=str(folder),
             )
-        _remove_outputs(folder)
+        _remove_outputs(folder, settings)
     write_json(path, wanted)
 
 
@@ -245,12 +264,35 @@ def _first_difference(found: Any, wanted: Any, name: str = "data_gen") -> str:  
     return f"{name} was {found!r}, now {wanted!r}"
 
 
-def _remove_outputs(folder: Path) -> None:
-    """Delete what the manifests of a folder list, so that nothing of other settings remains."""
+def _remove_outputs(folder: Path, settings: JobSettings) -> None:
+    """Delete everything that the simulator made, so that nothing of other settings remains.
+
+    Raises:
+        ConfigError: Not all phases are selected, so that what is deleted would not be made again.
+    """
+    if not settings.makes_everything():
+        raise ConfigError(
+            f"{folder} holds files made with other settings, and replacing them needs all phases; "
+            "leave data_gen.phases out, or choose another data_gen.data_dir",
+            value=str(folder),
+        )
     for name in read_manifest(folder):
         (folder / name).unlink(missing_ok=True)
+    # A killed run leaves files that no manifest lists.
+    for path in (path for pattern in settings.owned() for path in folder.glob(pattern)):
+        path.unlink()
     for path in folder.glob("manifest-*.jsonl"):
         path.unlink()
+
+
+def _remove_partial(jobs: Sequence[Job]) -> None:
+    """Delete what a killed run left of these jobs; other shards may be writing theirs."""
+    outputs = {path for job in jobs for path in job.outputs}
+    for folder in {path.parent for path in outputs}:
+        for left in folder.glob(f"{PARTIAL}*"):
+            name = left.name.removeprefix(PARTIAL).partition("-")[2]
+            if folder / name in outputs:
+                left.unlink(missing_ok=True)
 
 
 def _end_last_line(path: Path) -> None:

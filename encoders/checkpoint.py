@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,15 +14,9 @@ import torch
 from lightning.pytorch import LightningModule
 
 from datagen.errors import CheckpointError, ConfigError, DataNotFoundError
-from datagen.files import sha256_file
 
 HPARAMS = "hyper_parameters"
 CARD_KEYS = ("task", "bands", "pixel_scale", "zero_point", "cell_px", "data_hash", "prevalence")
-
-
-def checkpoint_sha256(path: Path) -> str:
-    """Return the SHA-256 of a checkpoint file, which identifies its encoder."""
-    return sha256_file(path)
 
 
 def load_checkpoint(path: Path, task: str) -> LightningModule:
@@ -37,13 +33,22 @@ def load_checkpoint(path: Path, task: str) -> LightningModule:
         DataNotFoundError: The file is missing; the message gives the command that makes it.
         CheckpointError: It is corrupt, carries more than data, or is of another task or class.
     """
+    return load_with_sha256(path, task)[0]
+
+
+def load_with_sha256(path: Path, task: str) -> tuple[LightningModule, str]:
+    """Load an encoder as `load_checkpoint` does, and return the SHA-256 of the bytes it is from.
+
+    A training may replace the file at any time: both come from one look at it.
+    """
     path = Path(path)
     if not path.is_file():
         raise DataNotFoundError(
             f"checkpoint {path} does not exist; make it with: python train.py model={task}",
             str(path),
         )
-    content = _read(path)
+    data = _bytes(path)
+    content = _content(path, data)
     card = _card(path, content, task)
     try:
         module = _module_class(task)(**content[HPARAMS])
@@ -55,7 +60,7 @@ def load_checkpoint(path: Path, task: str) -> LightningModule:
             f"train it again with: python train.py model={task}",
             str(path),
         ) from error
-    return module.eval().requires_grad_(False)
+    return module.eval().requires_grad_(False), hashlib.sha256(data).hexdigest()
 
 
 def check_resumable(path: Path) -> None:
@@ -71,20 +76,29 @@ def check_resumable(path: Path) -> None:
             "train from the start, or give <run>/checkpoints/last.ckpt",
             str(path),
         )
-    if "optimizer_states" not in _read(path):
+    if "optimizer_states" not in _content(path, _bytes(path)):
         raise CheckpointError(f"checkpoint {path} holds no state of a training", str(path))
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(
+            f"checkpoint {path} cannot be read: {error.strerror}", str(path)
+        ) from error
+
+
+def _content(path: Path, data: bytes) -> dict[str, Any]:
     """Read tensors and plain values only; anything else in the file is refused unread."""
-    if not is_zipfile(path):
+    if not is_zipfile(io.BytesIO(data)):
         raise CheckpointError(
             f"checkpoint {path} is corrupt or no checkpoint: it is not a torch archive; "
             "copy or train it again",
             str(path),
         )
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"checkpoint {path} is refused: it holds objects other than tensors and plain values, "

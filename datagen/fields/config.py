@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from datagen.errors import ConfigError
+from datagen.errors import ConfigError, DataNotFoundError
+from datagen.fields.version import FORMAT_VERSION
+from datagen.files import sha256_file
 from datagen.pipeline import JobSettings
 
 if TYPE_CHECKING:
@@ -260,6 +264,32 @@ class ImageConfig:
         check_range("image.psf_beta", self.psf_beta, 1.5, 10.0)
 
 
+def identified(content: dict[str, Any]) -> dict[str, Any]:
+    """Name input files by their content, and add the version of the format.
+
+    Args:
+        content: settings with a prior.
+
+    Raises:
+        DataNotFoundError: an input file is missing.
+    """
+    empirical = dict(content["prior"]["empirical"])
+    for key in ("members_file", "positions_file", "field_file"):
+        if empirical[key] is not None:
+            empirical[key] = _sha256(empirical[key])
+    prior = content["prior"] | {"empirical": empirical}
+    return content | {"prior": prior, "format_version": FORMAT_VERSION}
+
+
+@cache
+def _sha256(path: str) -> str:
+    if not Path(path).is_file():
+        raise DataNotFoundError(
+            f"{path} does not exist; correct data_gen.prior.empirical", value=path
+        )
+    return sha256_file(Path(path))
+
+
 @dataclass(frozen=True)
 class FieldsConfig(JobSettings):
     """Everything that `data_gen=fields` needs.
@@ -311,6 +341,18 @@ class FieldsConfig(JobSettings):
                 value=self.tile_size,
                 allowed=fitting,
             )
+
+    def content(self) -> dict[str, Any]:
+        """Give the settings that determine the bytes of the outputs, input files by content."""
+        return identified(super().content())
+
+    def owned(self) -> list[str]:
+        """Give patterns of the files of the three phases."""
+        return ["catalogs/field_*", "images/field_*", "file_data/file_data_*"]
+
+    def makes_everything(self) -> bool:
+        """Tell whether all phases are selected."""
+        return set(self.phases) == set(PHASES)
 
     def build_phases(self) -> list[Phase]:
         """Give the jobs of the selected phases; the simulator is imported only here."""

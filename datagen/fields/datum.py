@@ -14,6 +14,8 @@ import torch
 from astropy.table import Table
 from numpy.typing import NDArray
 
+from datagen.fields.schema import PATCH_PX
+
 UNITS = {
     "images": "counts",
     "fluxes": "counts",
@@ -26,6 +28,8 @@ UNITS = {
     "cell_px": "px",
 }
 GALAXY_PARAMS = ("HLR", "G1", "G2", "FRACDEV")
+# What a redshift map says where there is no source bright enough.
+NO_SOURCE = -1.0
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,33 @@ def cell_catalog(
     flat = {"n_sources": np.bincount(cell, minlength=ny * nx), **counts}
     flat |= _brightest(found, cell, np.stack([row % 1.0, col % 1.0], -1), rules, ny * nx)
     return {key: _grid(key, value, (ny, nx)) for key, value in flat.items()}
+
+
+def redshift_map(
+    sources: Table, shape: tuple[int, int], band: str, min_flux: float
+) -> torch.Tensor:
+    """Map the redshifts of bright sources finely: an extra target for encoders.
+
+    Args:
+        sources: Source catalog with pixel positions.
+        shape: Image shape (H, W) [px].
+        band: Band in which sources are compared.
+        min_flux: Faintest source that counts [counts].
+
+    Returns:
+        Redshift of the brightest source in each 16 px square, 0 for a star, -1 without source;
+        float32 (ceil(H / 16), ceil(W / 16)).
+    """
+    ny, nx = (-(-side // PATCH_PX) for side in shape)
+    flux = _flux(sources, band)
+    row = np.floor((np.asarray(sources["Y"], np.float64) + 0.5) / PATCH_PX).astype(np.int64)
+    col = np.floor((np.asarray(sources["X"], np.float64) + 0.5) / PATCH_PX).astype(np.int64)
+    used = (row >= 0) & (row < ny) & (col >= 0) & (col < nx) & (flux >= min_flux)
+    rising = np.argsort(flux[used], kind="stable")
+    result = np.full((ny, nx), NO_SOURCE, np.float32)
+    # Of several assignments to the same square the last one, the brightest, stays.
+    result[row[used][rising], col[used][rising]] = np.asarray(sources["Z"])[used][rising]
+    return torch.from_numpy(result)
 
 
 def _flux(sources: Table, band: str) -> NDArray[np.float64]:

@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from datagen.fields.datum import UNITS
+from datagen.fields.datum import NO_SOURCE, UNITS
 from datagen.fields.format import file_data_path, write_file_data
-from datagen.fields.schema import FORMAT_VERSION
-from datagen.fields.version import VERSION
+from datagen.fields.schema import PATCH_PX
+from datagen.fields.version import FORMAT_VERSION, VERSION
 from datagen.fields.wcs import tan_cards
 from datagen.seeds import stream
 
@@ -73,8 +74,16 @@ def _field(layout: _Layout, index: int) -> dict[str, Any]:
     return {
         "images": torch.from_numpy(np.float32(SIGMA) * noise + signal),
         "tile_catalog": _cells(torch.from_numpy(member), len(layout.bands)),
+        "redshift_map": _redshifts(member, layout),
         "meta": _meta(layout, index, float(member.mean())),
     }
+
+
+def _redshifts(member: NDArray[np.bool_], layout: _Layout) -> torch.Tensor:
+    """Return redshift 0.4 where the cell of a square holds a member, else no source."""
+    n = -(-layout.image_size // PATCH_PX)
+    cell = np.minimum(np.arange(n) * PATCH_PX // layout.cell_px, len(member) - 1)
+    return torch.from_numpy(np.where(member[np.ix_(cell, cell)], 0.4, NO_SOURCE).astype(np.float32))
 
 
 def _cells(member: torch.Tensor, n_bands: int) -> dict[str, torch.Tensor]:

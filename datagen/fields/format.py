@@ -24,11 +24,11 @@ from datagen.fields.schema import (
     CATALOG_COLUMNS,
     CELL_KEYS,
     CLUSTER_COLUMNS,
-    FORMAT_VERSION,
     check_catalog,
     check_clusters,
     check_file_data,
 )
+from datagen.fields.version import FORMAT_VERSION
 from datagen.fields.wcs import Card
 from datagen.files import atomic_path, save_torch, write_bytes
 

@@ -13,8 +13,7 @@ from datagen.fields.config import ImageConfig
 from datagen.fields.noise import Depth, add_noise, noise_sigma
 from datagen.fields.psf import PsfModel, PsfSpread, draw_psf
 from datagen.fields.render import View, get_renderer
-from datagen.fields.schema import FORMAT_VERSION
-from datagen.fields.version import VERSION
+from datagen.fields.version import FORMAT_VERSION, VERSION
 from datagen.fields.wcs import Card
 from datagen.seeds import stream
 

@@ -15,12 +15,11 @@ from astropy.table import Table
 from datagen.errors import DataFormatError
 from datagen.fields import format as files
 from datagen.fields.config import FieldsConfig
-from datagen.fields.datum import UNITS, CellRules, cell_catalog
+from datagen.fields.datum import UNITS, CellRules, cell_catalog, redshift_map
 from datagen.fields.images import Exposure, draw_bands, image_header
 from datagen.fields.prior import draw_sky
-from datagen.fields.schema import FORMAT_VERSION
 from datagen.fields.sky import SkyArea
-from datagen.fields.version import VERSION
+from datagen.fields.version import FORMAT_VERSION, VERSION
 from datagen.fields.wcs import Card, tan_cards, tan_wcs
 from datagen.pipeline import Job, Phase
 from datagen.seeds import stream
@@ -158,8 +157,18 @@ def _field_datum(config: FieldsConfig, index: int) -> dict[str, Any]:
     return {
         "images": torch.from_numpy(images),
         "tile_catalog": cells,
+        "redshift_map": redshift_map(
+            sources, (size, size), config.reference_band, _bright_flux(config)
+        ),
         "meta": _meta(config, index, headers, float(cells["membership"].float().mean())),
     }
+
+
+def _bright_flux(config: FieldsConfig) -> float:
+    """Return the flux of twice the signal-to-noise ratio of a labelled member [counts]."""
+    image = config.image
+    at_depth: float = 10.0 ** (0.4 * (image.zero_point - image.depth_mag[config.reference_band]))
+    return at_depth * 2.0 * config.prior.min_snr / image.depth_snr
 
 
 def _check_image(image: Any, header: fits.Header, path: Path, config: FieldsConfig) -> None:  # noqa: ANN401

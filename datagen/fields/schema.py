@@ -10,8 +10,8 @@ import numpy as np
 from astropy.table import Table
 
 from datagen.errors import DataFormatError
+from datagen.fields.version import FORMAT_VERSION
 
-FORMAT_VERSION = 1
 CATALOG_COLUMNS = (
     "RA", "DEC", "X", "Y", "MEM", "FLUX_G", "FLUX_R", "FLUX_I", "FLUX_Z", "HLR", "FRACDEV", "G1",
     "G2", "Z", "SOURCE_TYPE", "GI_COLOR", "IZ_COLOR", "CLUSTER_ID", "SERSIC_N", "MAG_I", "IS_RED",
@@ -35,6 +35,8 @@ CELL_KEYS: dict[str, tuple[tuple[int | str, ...], str]] = {
     "n_members": ((1, 1), "int64"),
     "cell_weight": ((1, 1), "float32"),
 }
+# Side of the squares of a redshift map [px].
+PATCH_PX = 16
 META_KEYS: dict[str, type | tuple[type, ...]] = {
     "format_version": int,
     "seed": int,
@@ -88,7 +90,7 @@ def check_file_data(data: list[dict[str, Any]], path: Path) -> None:
 def _check_datum(datum: object, path: Path, where: str) -> None:
     if not isinstance(datum, dict):
         raise _bad(path, where, f"expected a mapping, but got {type(datum).__name__}")
-    for key in ("images", "tile_catalog", "meta"):
+    for key in ("images", "tile_catalog", "redshift_map", "meta"):
         if key not in datum:
             raise _bad(path, f"{where}.{key}", "expected this key, but it is missing")
     _check_meta(datum["meta"], path, f"{where}.meta")
@@ -120,6 +122,8 @@ def _check_tensors(datum: Mapping[str, Any], path: Path, where: str) -> None:
         expected = f"({bands}, H, W) with H and W multiples of {cell_px}"
         raise _bad(path, f"{where}.images", f"expected shape {expected}, but got {shape}")
     _check_tensor(images, shape, "float32", path, f"{where}.images")
+    patches = (-(-shape[1] // PATCH_PX), -(-shape[2] // PATCH_PX))
+    _check_tensor(datum["redshift_map"], patches, "float32", path, f"{where}.redshift_map")
     grid = (shape[1] // cell_px, shape[2] // cell_px)
     for key, (trailing, dtype) in CELL_KEYS.items():
         name = f"{where}.tile_catalog.{key}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from datagen.errors import ConfigError
 from datagen.fields.config import (
@@ -16,6 +16,7 @@ from datagen.fields.config import (
     check_positive,
     check_range,
     check_subset,
+    identified,
 )
 from datagen.pipeline import JobSettings
 
@@ -116,6 +117,18 @@ class SurveyConfig(JobSettings):
         # At the largest declination a degree of right ascension is six times shorter.
         largest = int(60.0 / step_deg)
         check_range("n_columns", self.n_columns, 1, max(1, largest))
+
+    def content(self) -> dict[str, Any]:
+        """Return the settings that determine the bytes of the outputs, input files by content."""
+        return identified(super().content())
+
+    def owned(self) -> list[str]:
+        """Return patterns of the files in the tiles' folders, and the truth."""
+        return ["DES*/DES*", "truth_clusters.ecsv"]
+
+    def makes_everything(self) -> bool:
+        """Tell whether all phases are selected."""
+        return set(self.phases) == set(PHASES)
 
     def build_phases(self) -> list[Phase]:
         """Return the jobs of the selected phases; the simulator is imported only here."""

@@ -8,13 +8,12 @@ from pathlib import Path
 import numpy as np
 from astropy.table import vstack
 
-from datagen.errors import DataFormatError, DataNotFoundError
+from datagen.errors import DataNotFoundError
 from datagen.fields import format as files
 from datagen.fields.images import Exposure, draw_bands, image_header
-from datagen.fields.schema import FORMAT_VERSION
 from datagen.fields.survey import Tile, survey_tile, tile_sky
 from datagen.fields.survey_config import SurveyConfig
-from datagen.fields.version import VERSION
+from datagen.fields.version import FORMAT_VERSION, VERSION
 from datagen.fields.wcs import Card
 from datagen.pipeline import Job, Phase
 from datagen.seeds import stream_seed
@@ -34,10 +33,10 @@ def build_phases(config: SurveyConfig) -> list[Phase]:
     if "image" in config.phases:
         phases.append(Phase("image", tuple(_image_job(config, tile) for tile in tiles)))
     if "truth" in config.phases:
-        _drop_stale_truth(config)
         outputs = (Path(config.data_dir) / TRUTH_FILE,)
         # Every shard gathers what is there; the last one to finish finds all tiles.
-        job = Job("truth", outputs, partial(make_truth, config), config.shard[0], config.seed)
+        run, index = partial(make_truth, config), config.shard[0]
+        job = Job("truth", outputs, run, index, config.seed, is_gathering=True)
         phases.append(Phase("truth", (job,)))
     return phases
 
@@ -119,10 +118,9 @@ def _compression(config: SurveyConfig, index: int, band: str) -> files.RiceCompr
 
 
 def make_truth(config: SurveyConfig) -> None:
-    """Gather the cluster tables of all tiles that are there into one, in the order of tiles."""
+    """Gather the cluster tables of all tiles that are there into one, in the order of names."""
     folder = Path(config.data_dir)
-    names = [survey_tile(config, index).name for index in range(config.nfiles)]
-    present = [name for name in names if tile_clusters_path(folder, name).is_file()]
+    present = sorted(path.parent.name for path in folder.glob("DES*/DES*_clusters.ecsv"))
     if not present:
         raise DataNotFoundError(
             f"{folder} holds no cluster table of a tile; make them with: "
@@ -138,19 +136,3 @@ def make_truth(config: SurveyConfig) -> None:
         "package_version": VERSION,
     }
     files.write_clusters(folder / TRUTH_FILE, vstack(tables, metadata_conflicts="silent"), meta)
-
-
-def _drop_stale_truth(config: SurveyConfig) -> None:
-    """Delete a truth table that was gathered from another number of tiles.
-
-    The number of tiles is not part of the settings' hash, so the pipeline would keep the table.
-    """
-    path = Path(config.data_dir) / TRUTH_FILE
-    try:
-        n_tiles = files.read_clusters(path).meta.get("n_tiles")
-    except DataNotFoundError:
-        return
-    except DataFormatError:
-        n_tiles = None
-    if n_tiles != config.nfiles:
-        path.unlink()

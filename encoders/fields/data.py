@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 TASK = "membership"
 # Every file of a folder must agree on these, or a batch would mix different things.
 COMMON_KEYS = ("bands", "pixel_scale", "zero_point", "cell_px")
+# What flips and turns with a field.
+TURNED = ("images", "apertures", "redshift_map", "membership", "weight")
 # Memory maps are cheap, but each one counts against the limit of the process.
 N_OPEN_FILES = 256
 
@@ -84,7 +86,8 @@ def index_folder(data_dir: Path) -> list[FieldFile]:
         DataFormatError: A file is damaged or does not fit the others.
     """
     folder = data_dir / "file_data"
-    paths = sorted(folder.glob("*.pt"))
+    # A killed simulation leaves hidden partial files behind.
+    paths = sorted(folder.glob("[!.]*.pt"))
     if not paths:
         raise DataNotFoundError(
             f"expected file data (*.pt) in data.data_dir = {data_dir} below file_data/, but found "
@@ -97,7 +100,11 @@ def index_folder(data_dir: Path) -> list[FieldFile]:
         _check_same(str(file.path), file.layout, files[0].layout, str(files[0].path))
     hashes = {file.config_hash for file in files}
     if len(hashes) > 1:
-        log.warning("the files in %s were made with %d different settings", folder, len(hashes))
+        raise DataFormatError(
+            f"expected the file data in {folder} to be made with one set of settings, but got "
+            f"{len(hashes)}; make them again with data_gen.overwrite=true, or keep them apart",
+            sorted(hashes),
+        )
     return files
 
 
@@ -133,6 +140,7 @@ class FieldsDataset(Dataset[dict[str, Any]]):
         sample = {
             "membership": membership,
             "weight": torch.zeros_like(weight) if index == FILLER else weight,
+            "redshift_map": _open(path)[j]["redshift_map"],
             "field": f"{path.name}/{j}",
         }
         if self.cache_bytes is not None:
@@ -278,7 +286,7 @@ class FieldsDataModule(LightningDataModule):
             return batch
         epoch = trainer.current_epoch
         symmetries = [symmetry_of(self.options.seed, epoch, name) for name in batch["field"]]
-        keys = ("images" if "images" in batch else "apertures", "membership", "weight")
+        keys = [key for key in TURNED if key in batch]
         turned = augment([batch[key] for key in keys], symmetries)
         return batch | dict(zip(keys, turned, strict=True))
 
@@ -296,7 +304,7 @@ def _open(path: Path) -> list[dict[str, Any]]:
 def _layout(path: Path, number: int, datum: Mapping[str, Any]) -> dict[str, Any]:
     """Return the common meta values and the image shape of one field, checked."""
     where = f"{path}, field {number}"
-    for key in ("images", "tile_catalog", "meta"):
+    for key in ("images", "tile_catalog", "redshift_map", "meta"):
         _require(isinstance(datum, dict) and key in datum, where, key, "is missing")
     images, cells, meta = datum["images"], datum["tile_catalog"], datum["meta"]
     for key in COMMON_KEYS:

@@ -1,12 +1,41 @@
-"""The loss of cell membership: weighted binary cross-entropy, optionally focal."""
+"""Losses: weighted binary cross-entropy of cell membership, cross-entropy of redshifts."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from datagen.errors import ConfigError
+
+# Edges of the redshift classes, finest where red-sequence colours change fastest.
+REDSHIFT_EDGES = (0.1, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.7, 0.8, 0.95)
+STAR = len(REDSHIFT_EDGES) + 1
+N_REDSHIFT_CLASSES = STAR + 1
+NO_CLASS = -1
+
+
+def redshift_classes(redshifts: Tensor) -> Tensor:
+    """Return the class of each redshift: its interval, `STAR` for 0, `NO_CLASS` below 0."""
+    edges = torch.tensor(REDSHIFT_EDGES, device=redshifts.device)
+    classes = torch.bucketize(redshifts.contiguous(), edges, right=True)
+    classes = torch.where(redshifts == 0, STAR, classes)
+    return torch.where(redshifts < 0, NO_CLASS, classes)
+
+
+def redshift_loss(logits: Tensor, redshifts: Tensor) -> Tensor:
+    """Return the mean cross-entropy of redshift classes where there is a bright source.
+
+    Args:
+        logits: (B, `N_REDSHIFT_CLASSES`, h, w).
+        redshifts: Redshift map: 0 for a star, -1 without source (B, h, w).
+
+    Returns:
+        Scalar; 0 where there is no source at all.
+    """
+    classes = redshift_classes(redshifts)
+    total = cross_entropy(logits.float(), classes, ignore_index=NO_CLASS, reduction="sum")
+    return total / (classes != NO_CLASS).sum().clamp_min(1)
 
 
 def membership_loss(
@@ -41,7 +70,7 @@ def membership_loss(
     return (weight * entropy).sum() / weight.sum().clamp_min(torch.finfo(logits.dtype).tiny)
 
 
-def check_loss(pos_weight: float, focal_gamma: float) -> None:
+def check_loss(pos_weight: float, focal_gamma: float, redshift_weight: float) -> None:
     """Raise `ConfigError` unless the options of the loss are in range."""
     if pos_weight <= 0:
         raise ConfigError(
@@ -51,4 +80,10 @@ def check_loss(pos_weight: float, focal_gamma: float) -> None:
         raise ConfigError(
             f"expected model.loss.focal_gamma >= 0, but got focal_gamma = {focal_gamma}",
             focal_gamma,
+        )
+    if redshift_weight < 0:
+        raise ConfigError(
+            f"expected model.loss.redshift_weight >= 0, but got redshift_weight = "
+            f"{redshift_weight}",
+            redshift_weight,
         )

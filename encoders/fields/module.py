@@ -10,11 +10,13 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
+from datagen.errors import ConfigError
 from encoders.factory import build_part
-from encoders.fields.losses import check_loss, membership_loss
+from encoders.fields.losses import check_loss, membership_loss, redshift_loss
 from encoders.fields.metrics import ClusterMembershipAccuracy
 from encoders.fields.network import logit_of
 from encoders.fields.normalize import normalize
+from encoders.fields.photometry import aperture_maps
 from encoders.schedules import build_scheduler
 
 Batch = dict[str, Any]
@@ -33,7 +35,8 @@ class MembershipModule(LightningModule):
         card: What the network is for: task, bands, pixel_scale [arcsec/px], zero_point [mag],
             cell_px, data_hash, prevalence (fraction of training cells with a member).
         network: `_target_` and options of the network.
-        loss: Options of `membership_loss`.
+        loss: Options of `membership_loss`, and `redshift_weight`, the weight of `redshift_loss`
+            in training (0 for networks that see images).
         optimizer: `_target_` and options of the optimiser.
         scheduler: `_target_` and options of a schedule by steps; None keeps the learning rate.
     """
@@ -52,10 +55,18 @@ class MembershipModule(LightningModule):
         super().__init__()
         self.save_hyperparameters()
         self.card = dict(card)
+        check_loss(**loss)
+        self.redshift_weight = float(loss["redshift_weight"])
         self.loss = {"pos_weight": float(loss["pos_weight"]), "focal_gamma": loss["focal_gamma"]}
-        check_loss(**self.loss)
         options = {"n_bands": len(card["bands"]), "cell_px": int(card["cell_px"])}
         self.network = build_part(network, nn.Module, **options)
+        if self.redshift_weight > 0 and not hasattr(self.network, "score"):
+            raise ConfigError(
+                f"expected model.loss.redshift_weight = 0 for {network['_target_']}, which has no "
+                f"redshift head, but got redshift_weight = {self.redshift_weight}",
+                self.redshift_weight,
+                0,
+            )
         to_channels_last(self.network)
         self.network.start_from(logit_of(card["prevalence"], self.loss["pos_weight"]))
         self.val_metrics = ClusterMembershipAccuracy()
@@ -82,7 +93,13 @@ class MembershipModule(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of a batch."""
-        loss = self._loss(self._logits(batch), batch)
+        if self.redshift_weight > 0:
+            logits, redshift = self.network.score(self._apertures(batch))
+            extra = redshift_loss(redshift, batch["redshift_map"])
+            self.log("train/redshift_loss", extra, batch_size=len(batch["weight"]))
+            loss = self._loss(logits, batch) + self.redshift_weight * extra
+        else:
+            loss = self._loss(self._logits(batch), batch)
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch["weight"]))
         return loss
 
@@ -144,9 +161,15 @@ class MembershipModule(LightningModule):
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
         }
 
+    def _apertures(self, batch: Batch) -> Tensor:
+        if "apertures" in batch:
+            measured: Tensor = batch["apertures"]
+            return measured
+        return aperture_maps(normalize(batch["images"], batch["background"], batch["sigma"]))
+
     def _logits(self, batch: Batch) -> Tensor:
         if "apertures" in batch:
-            scored: Tensor = self.network.score(batch["apertures"])
+            scored: Tensor = self.network.score(batch["apertures"])[0]
             return scored
         logits: Tensor = self(
             batch["images"], batch["background"], batch["sigma"], batch.get("mask")

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from datagen.errors import ConfigError
+from encoders.fields.losses import N_REDSHIFT_CLASSES
 from encoders.fields.photometry import APERTURES_PX, STEP_PX, aperture_maps
 from encoders.layers import cell_pool, down, input_span, same
 
@@ -22,7 +23,9 @@ class MembershipNetwork(nn.Module):
     """Aperture photometry, strided convolutions to 16 px and 64 px, and a head on each cell.
 
     `logit = head(max and mean over the cell of fine features, coarse features at the cell)`.
-    The fine branch sees galaxies and their colours, the coarse one their surroundings. Nothing
+    The fine branch sees galaxies and their colours and says in which redshift interval they lie,
+    the coarse one counts their neighbours. Training on the redshifts of all bright galaxies, not
+    of members alone, teaches it colours from far fewer fields. Nothing
     depends on statistics over the window, so that a cell's logit is a function of the pixels
     within `receptive_field_px` and of nothing else.
 
@@ -47,11 +50,14 @@ class MembershipNetwork(nn.Module):
             same(len(APERTURES_PX) * n_bands, width),
             *(down(width, mid), same(mid, mid), down(mid, mid), same(mid, mid)),
         )
+        self.redshift = nn.Conv2d(mid, N_REDSHIFT_CLASSES, 1)
+        n_fine = mid + N_REDSHIFT_CLASSES
         context = [same(wide, wide) for _ in range(context_layers)]
-        self.coarse = nn.Sequential(down(mid, mid), down(mid, wide), *context)
-        n_coarse = 2 * wide if cell_px > COARSE_PX else wide
+        self.coarse = nn.Sequential(down(n_fine, mid), down(mid, wide), *context)
+        # Pooled features come twice, as maximum and mean.
+        n_head = n_fine * (1 + (cell_px > FINE_PX)) + wide * (1 + (cell_px > COARSE_PX))
         self.head = nn.Sequential(
-            nn.Conv2d(2 * mid + n_coarse, wide, 1), nn.SiLU(inplace=True), nn.Conv2d(wide, 1, 1)
+            nn.Conv2d(n_head, wide, 1), nn.SiLU(inplace=True), nn.Conv2d(wide, 1, 1)
         )
 
     @property
@@ -75,17 +81,27 @@ class MembershipNetwork(nn.Module):
             ConfigError: The number of bands or the size of the images does not fit.
         """
         check_images(images, self.n_bands, self.cell_px)
-        return self.score(aperture_maps(images))
+        return self.score(aperture_maps(images))[0]
 
-    def score(self, apertures: Tensor) -> Tensor:
-        """Return logits (B, ny, nx) for the `aperture_maps` of images."""
+    def score(self, apertures: Tensor) -> tuple[Tensor, Tensor]:
+        """Return membership and redshift logits for the `aperture_maps` of images.
+
+        Args:
+            apertures: (B, 3 C, H / 4, W / 4).
+
+        Returns:
+            Membership logits (B, ny, nx) and logits of the redshift classes of the brightest
+            source in squares of 16 px (B, classes, H / 16, W / 16).
+        """
         ny, nx = (side * STEP_PX // self.cell_px for side in apertures.shape[-2:])
         padded = pad_to(apertures, self.alignment_px // STEP_PX)
         fine = self.fine(padded.contiguous(memory_format=torch.channels_last))
+        redshift = self.redshift(fine)
+        fine = torch.cat((fine, redshift.softmax(dim=1).to(fine.dtype)), dim=1)
         coarse = self._to_cells(self.coarse(fine), COARSE_PX)
         cells = torch.cat((self._to_cells(fine, FINE_PX), coarse), dim=1)
-        logits: Tensor = self.head(cells)[:, 0, :ny, :nx]
-        return logits
+        rows, columns = (side * STEP_PX // FINE_PX for side in apertures.shape[-2:])
+        return self.head(cells)[:, 0, :ny, :nx], redshift[..., :rows, :columns]
 
     def start_from(self, logit: float) -> None:
         """Let the untrained network answer `logit` everywhere: the base rate of the labels."""

@@ -48,7 +48,7 @@ class DensitySettings:
 GRID = tuple(
     DensitySettings(*values)
     for values in itertools.product(
-        (1.0, 2.0, 3.0, 4.0), (0.1, 0.3, 0.6, 1.0), (0.07, 0.10, 0.15), (-0.4, 0.0), (0.03, 0.3)
+        (2.0, 3.0, 4.0), (0.15, 0.3, 0.6), (0.07, 0.10, 0.15), (-0.4, 0.0), (0.03, 0.3)
     )
 )
 

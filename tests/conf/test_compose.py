@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra.errors import ConfigCompositionException
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
@@ -30,16 +32,30 @@ def composed(primary: str, *overrides: str) -> DictConfig:
 INNER = {"prior": ("datagen", "prior@data_gen.prior"), "image": ("datagen", "image@data_gen.image")}
 
 
-def place_of(path: Path) -> tuple[str, str]:
-    """Return a primary config that uses the group of a file, and the override key."""
+def places_of(path: Path) -> list[tuple[str, str]]:
+    """Return the primary configs that use the group of a file, and the override key."""
     if path.parent.name in INNER:
-        return INNER[path.parent.name]
+        return [INNER[path.parent.name]]
+    found = []
     for primary in ("datagen", "train", "predict", "evaluate"):
         defaults = OmegaConf.load(CONF / f"{primary}.yaml")["defaults"]
         names = [str(next(iter(item))) for item in defaults if not isinstance(item, str)]
         if path.parent.name in [name.removeprefix("override ").strip("/") for name in names]:
-            return primary, path.parent.name
-    raise AssertionError(f"no primary config uses the group {path.parent.name}")
+            found.append((primary, path.parent.name))
+    assert found, f"no primary config uses the group {path.parent.name}"
+    return found
+
+
+def composed_with(path: Path) -> DictConfig:
+    """Compose a file with the first primary config that uses its group.
+
+    An experiment is written for one of the entry points; the others refuse its root keys.
+    """
+    *others, last = places_of(path) if path.parent.name == "experiment" else places_of(path)[:1]
+    for primary, group in others:
+        with contextlib.suppress(ConfigCompositionException):
+            return composed(primary, f"{group}={path.stem}", "hydra.runtime.output_dir=run")
+    return composed(last[0], f"{last[1]}={path.stem}", "hydra.runtime.output_dir=run")
 
 
 def targets(node: Any) -> list[DictConfig]:  # noqa: ANN401 - any part of a config
@@ -60,8 +76,7 @@ def test_every_primary_config_composes(primary: str) -> None:
 
 @pytest.mark.parametrize("path", GROUP_FILES, ids=lambda p: f"{p.parent.name}/{p.stem}")
 def test_every_group_file_composes_and_its_targets_exist(path: Path) -> None:
-    primary, group = place_of(path)
-    cfg = composed(primary, f"{group}={path.stem}", "hydra.runtime.output_dir=run")
+    cfg = composed_with(path)
     OmegaConf.set_struct(cfg, False)
     cfg.pop("hydra")
     OmegaConf.resolve(cfg)

@@ -109,3 +109,42 @@ def test_doctor_reports_versions_packages_devices_and_data(root: Path, tmp_path:
     assert done.returncode == 0, done.stdout + done.stderr
     for expected in ("torch", "galsim", "package conf", "cores", "gpu", "python train.py"):
         assert expected in done.stdout
+
+
+@pytest.mark.parametrize("name", ["datagen", "encoders"])
+def test_an_installed_command_names_what_hides_a_package(
+    root: Path, tmp_path: Path, name: str
+) -> None:
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "__init__.py").write_text("")
+    done = subprocess.run(
+        [sys.executable, "-c", "from conf.entry import datagen; datagen()"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{root}"},
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"skyfold: the package `{name}` is imported from {tmp_path}")
+    assert done.stderr.endswith("(`make doctor` tells more)\n")
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("override", "start"),
+    [
+        ("data_gen.data_dir=file/fields", "cannot write file/fields/settings.json"),
+        ("paths.log_dir=file/logs", "cannot write file/logs/datagen/runs/"),
+    ],
+)
+def test_an_output_folder_that_cannot_be_is_one_line(
+    root: Path, tmp_path: Path, override: str, start: str
+) -> None:
+    (tmp_path / "file").write_text("")
+    done = call(root, ENTRIES["datagen"], override, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"skyfold: {start}")
+    reason = ": a part of the path is a file; free it or choose another folder\n"
+    assert done.stderr.endswith(reason)
+    assert done.stderr.count("\n") == 1

@@ -111,6 +111,20 @@ def test_a_rerun_makes_only_what_is_missing_or_broken(
     assert (tmp_path / "draw" / "0.txt").stat().st_mtime_ns == kept
 
 
+def test_partial_files_of_a_killed_run_go_but_not_those_of_other_shards(
+    tmp_path: Path, expected: dict[str, str]
+) -> None:
+    (tmp_path / "draw").mkdir()
+    mine, other = (tmp_path / "draw" / f".partial-a_b1c2d3-{k}.txt" for k in (0, 1))
+    mine.write_text("half")
+    other.write_text("half")
+    pipeline.run(make(tmp_path, shard=[0, 2]))
+    assert not mine.exists()
+    assert other.exists()
+    pipeline.run(make(tmp_path, shard=[1, 2]))
+    assert contents(tmp_path) == expected
+
+
 def test_the_manifest_lists_every_file_with_seed_and_hash(tmp_path: Path) -> None:
     settings = make(tmp_path)
     pipeline.run(settings)

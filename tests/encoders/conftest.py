@@ -48,7 +48,7 @@ def options() -> dict[str, Any]:
             "width": 4,
             "context_layers": 1,
         },
-        "loss": {"pos_weight": 1.0, "focal_gamma": 0.0},
+        "loss": {"pos_weight": 1.0, "focal_gamma": 0.0, "redshift_weight": 0.0},
         "optimizer": {"_target_": "torch.optim.AdamW", "lr": 3e-3},
         "scheduler": None,
     }
@@ -69,6 +69,7 @@ def compose_train(fields_dir: Path, tmp_path: Path, root: Path) -> Callable[...,
             "trainer.max_steps=100",
             "trainer.enable_progress_bar=false",
             "model.network.width=4",
+            "data.batch_size=2",
             "logger=none",
         ]
         with initialize_config_dir(str(root / "conf"), version_base="1.3"):

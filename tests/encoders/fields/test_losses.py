@@ -7,7 +7,16 @@ import torch
 from torch.nn.functional import binary_cross_entropy_with_logits as cross_entropy
 
 from datagen.errors import ConfigError
-from encoders.fields.losses import check_loss, membership_loss
+from encoders.fields.losses import (
+    N_REDSHIFT_CLASSES,
+    NO_CLASS,
+    REDSHIFT_EDGES,
+    STAR,
+    check_loss,
+    membership_loss,
+    redshift_classes,
+    redshift_loss,
+)
 
 LOGITS = torch.tensor([[[2.0, -1.0], [0.5, -3.0]]])
 TARGET = torch.tensor([[[1.0, 0.0], [0.0, 1.0]]])
@@ -45,6 +54,23 @@ def test_cells_of_weight_zero_do_not_count() -> None:
 
 def test_wrong_options_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"model\.loss\.pos_weight > 0, but got pos_weight = 0"):
-        check_loss(0, 0)
+        check_loss(0, 0, 0)
     with pytest.raises(ConfigError, match="focal_gamma = -1"):
-        check_loss(1, -1)
+        check_loss(1, -1, 0)
+    with pytest.raises(ConfigError, match="redshift_weight = -1"):
+        check_loss(1, 0, -1)
+
+
+def test_redshift_classes_are_intervals_stars_and_nothing() -> None:
+    redshifts = torch.tensor([-1.0, 0.0, 0.05, 0.1, 0.31, 0.9, 2.0])
+    expected = [NO_CLASS, STAR, 0, 1, 4, 12, len(REDSHIFT_EDGES)]
+    assert redshift_classes(redshifts).tolist() == expected
+
+
+def test_redshift_loss_is_the_cross_entropy_of_the_classes_that_are_there() -> None:
+    logits = torch.randn(2, N_REDSHIFT_CLASSES, 3, 3, generator=torch.Generator().manual_seed(0))
+    redshifts = torch.full((2, 3, 3), -1.0)
+    assert redshift_loss(logits, redshifts) == 0
+    redshifts[0, 1, 2], redshifts[1, 0, 0] = 0.42, 0.0
+    chosen = [logits[0, :, 1, 2].log_softmax(0)[6], logits[1, :, 0, 0].log_softmax(0)[STAR]]
+    assert redshift_loss(logits, redshifts) == pytest.approx(-float(sum(chosen)) / 2)

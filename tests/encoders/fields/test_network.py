@@ -7,7 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from datagen.errors import ConfigError
+from encoders.fields.losses import N_REDSHIFT_CLASSES
 from encoders.fields.network import MembershipNetwork, logit_of
+from encoders.fields.photometry import aperture_maps
 from encoders.fields.reference_network import ReferenceNetwork
 
 
@@ -28,9 +30,17 @@ def test_one_logit_per_cell(cell_px: int, n_bands: int) -> None:
     assert out.shape == (2, 512 // cell_px, 256 // cell_px)
 
 
-def test_default_size_is_about_a_hundred_thousand() -> None:
-    n_parameters = sum(p.numel() for p in network(128, 4, width=16).parameters())
-    assert 80_000 < n_parameters < 120_000
+def test_default_size_fits_any_device() -> None:
+    made = MembershipNetwork(4, 128, width=24, context_layers=4)
+    assert 500_000 < sum(p.numel() for p in made.parameters()) < 700_000
+    assert max(MembershipNetwork(4, c, 24, 4).receptive_field_px for c in (64, 256)) <= 1000
+
+
+def test_redshift_classes_per_square_of_sixteen_pixels() -> None:
+    made = network(64)
+    membership, redshift = made.score(aperture_maps(torch.zeros(1, 2, 256, 128)))
+    assert membership.shape == (1, 4, 2)
+    assert redshift.shape == (1, N_REDSHIFT_CLASSES, 16, 8)
 
 
 def input_reach(made: nn.Module, cell_px: int, row: int, size: int) -> tuple[int, int]:
