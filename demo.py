@@ -48,7 +48,13 @@ STEPS = {
         *PRIOR,
     ],
     "train": ["train.py", "model=membership", "experiment=demo"],
-    "predict": ["inference/predict.py", "survey=des_dr2", "predict.n_threads=2"],
+    # Systems as rich as these cover many cells; smaller groups of cells are chance.
+    "predict": [
+        "inference/predict.py",
+        "survey=des_dr2",
+        "predict.n_threads=2",
+        "predict.min_cells=6",
+    ],
     "evaluate": ["inference/evaluate.py"],
     "compare with a baseline": ["benchmarks/membership.py"],
 }
@@ -105,12 +111,11 @@ def _report(folder: Path, seconds: float) -> None:
 
 def _survey_rows(survey: dict[str, Any]) -> list[tuple[str, str]]:
     """Return (name, text) of the survey's figures of merit."""
-    rows = []
+    rows = [("clusters", str(survey["n_clusters"])), ("candidates", str(survey["n_candidates"]))]
     for name in ("completeness", "purity"):
-        entry = survey[name]
-        rows.append((name, f"{entry['value']:.2f} ({entry['matched']} of {entry['total']})"))
+        value, (low, high) = survey[name]["value"], survey[name]["wilson"]
+        rows.append((name, f"{value:.2f} ({low:.2f} to {high:.2f})"))
     return [
-        ("candidates", str(survey["n_candidates"])),
         *rows,
         *((f"cell {name}", f"{value:.3f}") for name, value in survey["cells"].items()),
     ]

@@ -87,7 +87,7 @@ def compare(data_dir: Path, checkpoint: Path) -> dict[str, Any]:
     """
     module = load_checkpoint(checkpoint, "membership")
     card: dict[str, Any] = module.hparams["card"]
-    names = [path.name for path in sorted((data_dir / "file_data").glob("*.pt"))]
+    names = [path.name for path in sorted((data_dir / "file_data").glob("[!.]*.pt"))]
     found = split_names(names, card["split_seed"], card["splits"])
     val, test = (read_fields(data_dir, found[split]) for split in ("val", "test"))
     scores = {"encoder": [encoder_scores(module, field) for field in test]}

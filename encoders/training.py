@@ -25,10 +25,6 @@ from encoders.devices import check_sweep, one_device, quiet_lightning
 log = logging.getLogger(__name__)
 
 
-# Its own pytree module, small epochs, loading in the training process, resuming in the same folder,
-# testing without callbacks.
-
-
 def train(cfg: DictConfig) -> dict[str, float]:
     """Train the model of a composed `train.yaml`, then test its best checkpoint on one device.
 

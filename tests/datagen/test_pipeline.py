@@ -27,6 +27,9 @@ class Numbers(JobSettings):
             Phase("copy", tuple(self._job(copy, folder / "copy" / f"{k}.txt", k) for k in self._n)),
         ]
 
+    def owned(self) -> Sequence[str]:
+        return ["draw/*.txt", "copy/*.txt"]
+
     @property
     def _n(self) -> range:
         return range(self.nfiles)
@@ -46,6 +49,10 @@ def copy(path: Path, settings: Numbers, index: int) -> None:
     if not source.exists():
         raise DataNotFoundError(f"{source} does not exist", value=str(source))
     files.write_text(path, source.read_text())
+
+
+def gather(folder: Path) -> None:
+    files.write_text(folder / "all.txt", str(len(list((folder / "copy").glob("*.txt")))))
 
 
 def make(folder: Path, **changes: object) -> Numbers:
@@ -162,6 +169,42 @@ def test_files_of_other_settings_are_refused_and_replaced_only_on_request(tmp_pa
         pipeline.run(make(tmp_path, scale=2.0))
     pipeline.run(make(tmp_path, scale=2.0, nfiles=1, overwrite=True))
     assert sorted(contents(tmp_path)) == ["copy/0.txt", "draw/0.txt"]
+
+
+def test_replacing_removes_what_a_killed_run_left_without_a_line(tmp_path: Path) -> None:
+    pipeline.run(make(tmp_path))
+    (tmp_path / "manifest-0of1.jsonl").unlink()
+    pipeline.run(make(tmp_path, scale=2.0, nfiles=1, overwrite=True))
+    assert sorted(contents(tmp_path)) == ["copy/0.txt", "draw/0.txt"]
+
+
+def test_nothing_is_removed_that_would_not_be_made_again(
+    tmp_path: Path, expected: dict[str, str]
+) -> None:
+    @dataclass(frozen=True)
+    class OnePhase(Numbers):
+        def makes_everything(self) -> bool:
+            return False
+
+    pipeline.run(make(tmp_path))
+    changed = make(tmp_path, scale=2.0, overwrite=True)
+    partial = OnePhase(**{f: getattr(changed, f) for f in Numbers.__dataclass_fields__})
+    with pytest.raises(ConfigError, match=r"needs all phases; leave data_gen\.phases out"):
+        pipeline.run(partial)
+    assert contents(tmp_path) == expected
+
+
+def test_a_gathering_job_runs_each_time(tmp_path: Path) -> None:
+    job = Job("all", (tmp_path / "all.txt",), functools.partial(gather, tmp_path), 0, 0, True)
+
+    class Gathering(Numbers):
+        def build_phases(self) -> Sequence[Phase]:
+            return [*super().build_phases(), Phase("all", (job,))]
+
+    for n_files in (2, 4):
+        settings = make(tmp_path, nfiles=n_files)
+        pipeline.run(Gathering(**{f: getattr(settings, f) for f in Numbers.__dataclass_fields__}))
+        assert (tmp_path / "all.txt").read_text() == str(n_files)
 
 
 def test_an_error_in_a_worker_comes_home_whole(tmp_path: Path) -> None:

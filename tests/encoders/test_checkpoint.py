@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from datagen.errors import CheckpointError, DataNotFoundError
-from encoders.checkpoint import check_resumable, checkpoint_sha256, load_checkpoint
+from encoders.checkpoint import check_resumable, load_checkpoint, load_with_sha256
 from encoders.fields.module import MembershipModule
 
 Options = dict[str, Any]
@@ -134,7 +134,21 @@ def test_resuming_needs_the_state_of_a_training(tmp_path: Path, content: dict[st
         check_resumable(tmp_path / "none.ckpt")
 
 
-def test_sha256(tmp_path: Path) -> None:
-    path = tmp_path / "a"
-    path.write_bytes(b"abc")
-    assert checkpoint_sha256(path) == hashlib.sha256(b"abc").hexdigest()
+def test_encoder_and_sha256_come_from_the_same_bytes(
+    tmp_path: Path, content: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A training that publishes a better checkpoint meanwhile changes neither."""
+    path = saved(tmp_path, content)
+    before = path.read_bytes()
+    read_bytes = Path.read_bytes
+
+    def read_and_replace(self: Path) -> bytes:
+        data = read_bytes(self)
+        self.write_bytes(b"something else")
+        return data
+
+    monkeypatch.setattr(Path, "read_bytes", read_and_replace)
+    module, sha256 = load_with_sha256(path, "membership")
+    assert sha256 == hashlib.sha256(before).hexdigest()
+    for name, value in module.state_dict().items():
+        assert torch.equal(value, content["state_dict"][name])

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from conf.build import build_settings
-from datagen.errors import ConfigError
+from datagen.errors import ConfigError, DataNotFoundError
 from datagen.fields.config import FieldsConfig, PriorConfig
 
 
@@ -111,3 +112,21 @@ def test_unknown_keys_and_wrong_types_are_refused(composed: Callable[..., DictCo
         OmegaConf.update(broken, key, value, force_add=True)
         with pytest.raises(ConfigError, match=key):
             build_settings(broken, "data_gen")
+
+
+def test_input_files_count_by_content_not_by_name(
+    fields_config: FieldsConfig, tmp_path: Path
+) -> None:
+    def config(name: str) -> FieldsConfig:
+        empirical = dataclasses.replace(
+            fields_config.prior.empirical, members_file=str(tmp_path / name)
+        )
+        prior = dataclasses.replace(fields_config.prior, kind="empirical", empirical=empirical)
+        return dataclasses.replace(fields_config, prior=prior)
+
+    for name, text in (("a.csv", "1"), ("b.csv", "1"), ("c.csv", "2")):
+        (tmp_path / name).write_text(text)
+    assert config("a.csv").content_hash() == config("b.csv").content_hash()
+    assert config("a.csv").content_hash() != config("c.csv").content_hash()
+    with pytest.raises(DataNotFoundError, match=r"d\.csv does not exist"):
+        config("d.csv").content_hash()
