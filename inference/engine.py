@@ -13,7 +13,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 
 from conf.build import build_settings
-from encoders.checkpoint import checkpoint_sha256, load_checkpoint
+from encoders.checkpoint import load_with_sha256
 from encoders.devices import check_sweep, n_devices, quiet_lightning
 from inference.survey.run import SurveyRun
 from inference.survey.settings import PredictSettings, SurveySettings
@@ -37,16 +37,15 @@ def predict(cfg: DictConfig) -> int:
     """
     settings: PredictSettings = build_settings(cfg.predict, "predict")
     check_sweep("predict", settings.devices, settings.strategy)
-    quiet_lightning()
+    _quiet()
     survey: SurveySettings = build_settings(cfg.survey, "survey")
     return predict_survey(settings, survey)
 
 
 def predict_survey(settings: PredictSettings, survey: SurveySettings) -> int:
     """Predict on survey tiles with the checkpoint of the settings; return the exit status."""
-    path = Path(settings.weight_save_path)
-    module = load_checkpoint(path, "membership")
-    return run(SurveyRun(settings, survey, module, checkpoint_sha256(path)))
+    module, sha256 = load_with_sha256(Path(settings.weight_save_path), "membership")
+    return run(SurveyRun(settings, survey, module, sha256))
 
 
 def run(job: SurveyRun) -> int:
@@ -81,6 +80,14 @@ def build_trainer(job: SurveyRun) -> Trainer:
         use_distributed_sampler=False,
         default_root_dir=settings.output_dir,
     )
+
+
+def _quiet() -> None:
+    """Let only the first rank report what all ranks find, and Lightning nothing of its set-up."""
+    quiet_lightning()
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    if getattr(rank_zero_only, "rank", 0) != 0:
+        logging.getLogger("inference").setLevel(logging.ERROR)
 
 
 def _strategy(settings: PredictSettings) -> Any:  # noqa: ANN401 - a word or an object

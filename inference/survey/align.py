@@ -6,7 +6,7 @@ import numpy as np
 from astropy.wcs import WCS
 from numpy.typing import NDArray
 from scipy.interpolate import RectBivariateSpline
-from scipy.ndimage import map_coordinates
+from scipy.ndimage import map_coordinates, spline_filter
 
 from inference.survey.geometry import pixel_to_sky, sky_to_pixel
 
@@ -46,6 +46,9 @@ def resample(
     if bad.any():
         filled = np.where(bad, np.median(image[~bad]) if not bad.all() else 0.0, image)
     to_rows, to_columns = _pixel_map(reference, other, shape)
+    # The same as map_coordinates would compute again for every strip.
+    coefficients = spline_filter(filled, order=3, output=np.float64, mode="mirror")
+    masked = bad.astype(np.float32) if bad.any() else None
     result = np.empty(shape, np.float32)
     for start in range(0, shape[0], _STRIP_ROWS):
         rows = np.arange(start, min(start + _STRIP_ROWS, shape[0]))
@@ -53,9 +56,11 @@ def resample(
         places = np.stack([to_rows(rows, columns), to_columns(rows, columns)])
         # A quarter of a pixel beyond the outermost centres is still inside the image.
         places = np.where(_just_outside(places, image.shape), _clip(places, image.shape), places)
-        values = map_coordinates(filled, places, order=3, mode="constant", cval=np.nan)
-        if bad.any():
-            near = map_coordinates(bad.astype(np.float32), places, order=1, mode="nearest")
+        values = map_coordinates(
+            coefficients, places, np.float32, order=3, cval=np.nan, prefilter=False
+        )
+        if masked is not None:
+            near = map_coordinates(masked, places, order=1, mode="nearest")
             values = np.where(near > 0, np.nan, values)
         result[rows] = values
     return result

@@ -9,11 +9,13 @@ import numpy as np
 from astropy.table import Table
 from numpy.typing import NDArray
 from scipy import ndimage
+from scipy.spatial import cKDTree
 
 from inference.survey.geometry import pixel_scale_arcsec, pixel_to_sky
 from inference.survey.scores import ScoreMap
 
 _EIGHT = np.ones((3, 3), int)
+_HAIR = 1e-6
 
 COLUMNS = {
     "id": (str, None, "survey tile and number in it, highest score first"),
@@ -60,7 +62,8 @@ def find_candidates(scores: ScoreMap, rule: CandidateRule) -> Table:
     """
     score = np.nan_to_num(scores.score.astype(np.float64), nan=0.0)
     labels = label_cells(score, rule)
-    rows = [_measure(score, scores, labels == k) for k in range(1, int(labels.max(initial=0)) + 1)]
+    boxes = ndimage.find_objects(labels)
+    rows = [_measure(score, scores, labels, k, box) for k, box in enumerate(boxes, start=1)]
     rows = [row for row in rows if row["n_cells"] >= rule.min_cells]
     rows.sort(key=lambda row: (-row["score"], row["y"], row["x"]))
     return _table(rows, scores, rule)
@@ -73,10 +76,8 @@ def label_cells(score: NDArray[np.float64], rule: CandidateRule) -> NDArray[np.i
     n_labels = 0
     for number, box in enumerate(ndimage.find_objects(groups, n_groups), start=1):
         mine = groups[box] == number
-        cells = np.argwhere(mine)
-        peaks = _peaks(np.where(mine, score[box], -np.inf), cells, rule.separation_cells)
-        nearest = ((cells[:, None] - peaks[None]) ** 2).sum(axis=-1).argmin(axis=1)
-        result[box][mine] = n_labels + 1 + nearest
+        peaks = _peaks(np.where(mine, score[box], -np.inf), rule.separation_cells)
+        result[box][mine] = n_labels + 1 + _nearest(np.argwhere(mine), peaks)
         n_labels += len(peaks)
     return result
 
@@ -98,19 +99,32 @@ def to_regions(table: Table) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _peaks(
-    score: NDArray[np.float64], cells: NDArray[np.int64], separation: float
-) -> NDArray[np.int64]:
+def _peaks(score: NDArray[np.float64], separation: float) -> NDArray[np.int64]:
     """Return the (row, column) of the peaks of one group, shape (n, 2), n >= 1, highest first."""
-    is_top = _tops(score)
+    tops = np.argwhere(_tops(score))
     # All cells of a plateau are tops; the first one in reading order stands for it.
-    tops = [cell for cell in cells if is_top[tuple(cell)]]
-    tops.sort(key=lambda cell: (-score[tuple(cell)], cell[0], cell[1]))
-    accepted: list[NDArray[np.int64]] = []
-    for top in tops:
-        if all(np.hypot(*(top - other)) >= max(separation, 1.5) for other in accepted):
-            accepted.append(top)
-    return np.array(accepted)
+    tops = tops[np.argsort(-score[tuple(tops.T)], kind="stable")]
+    limit = max(separation, 1.5)
+    tree = cKDTree(tops)
+    is_free = np.ones(len(tops), bool)
+    accepted = []
+    for number, top in enumerate(tops):
+        if not is_free[number]:
+            continue
+        accepted.append(number)
+        near = np.array(tree.query_ball_point(top, limit), int)
+        # The search includes its border, and peaks as far as the limit are apart.
+        is_free[near[np.hypot(*(tops[near] - top).T) < limit]] = False
+    return tops[accepted]
+
+
+def _nearest(cells: NDArray[np.int64], peaks: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the row of the nearest peak for each cell, shape (n,); among equals the highest."""
+    tree = cKDTree(peaks)
+    distance, _ = tree.query(cells)
+    # Distances are roots of integers: what is this little farther is equally far.
+    equals = tree.query_ball_point(cells, distance + _HAIR)
+    return np.fromiter(map(min, equals), np.int64, len(cells))
 
 
 def _tops(score: NDArray[np.float64]) -> NDArray[np.bool_]:
@@ -130,10 +144,16 @@ def _highest_around(score: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _measure(
-    score: NDArray[np.float64], scores: ScoreMap, mine: NDArray[np.bool_]
+    score: NDArray[np.float64],
+    scores: ScoreMap,
+    labels: NDArray[np.int64],
+    number: int,
+    box: tuple[slice, ...],
 ) -> dict[str, float]:
-    rows, columns = np.nonzero(mine)
-    weight = score[mine]
+    """Return the values of the candidate `number`, whose cells lie in `box`."""
+    rows, columns = np.nonzero(labels[box] == number)
+    rows, columns = rows + box[0].start, columns + box[1].start
+    weight = score[rows, columns]
     centre = (scores.cell_px - 1) / 2
     return {
         "score": float(weight.sum()),
@@ -141,7 +161,7 @@ def _measure(
         "n_cells": len(rows),
         "x": float(np.average(columns, weights=weight)) * scores.cell_px + centre,
         "y": float(np.average(rows, weights=weight)) * scores.cell_px + centre,
-        "mask_fraction": float(scores.mask_fraction[mine].mean()),
+        "mask_fraction": float(scores.mask_fraction[rows, columns].mean()),
     }
 
 

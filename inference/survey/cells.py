@@ -34,19 +34,19 @@ class CellLabels:
 def label_tile(scores: ScoreMap, sources: Table) -> CellLabels:
     """Compare a score map with the sources of its survey tile.
 
-    Cells count that were seen; cells whose only members belong to systems that the training
-    ignores (LABEL_WEIGHT = 0) do not.
+    Cells count that were seen; cells do not that hold galaxies of systems which the training
+    ignores (LABEL_WEIGHT = 0, whatever their MEM) and no labelled member.
 
     Args:
         scores: The score map.
         sources: Columns X, Y [px, 0-based centres], MEM and, if there, LABEL_WEIGHT.
     """
-    members = sources[np.asarray(sources["MEM"]) > 0]
-    weight = np.ones(len(members))
-    if "LABEL_WEIGHT" in members.colnames:
-        weight = np.asarray(members["LABEL_WEIGHT"], np.float64)
-    counted = cell_counts(members["X"], members["Y"], weight > 0, scores)
-    ignored = cell_counts(members["X"], members["Y"], weight <= 0, scores)
+    weight = np.ones(len(sources))
+    if "LABEL_WEIGHT" in sources.colnames:
+        weight = np.asarray(sources["LABEL_WEIGHT"], np.float64)
+    is_labelled = (np.asarray(sources["MEM"]) > 0) & (weight > 0)
+    counted = cell_counts(sources["X"], sources["Y"], is_labelled, scores)
+    ignored = cell_counts(sources["X"], sources["Y"], weight <= 0, scores)
     use = scores.seen & np.isfinite(scores.score) & ~((ignored > 0) & (counted == 0))
     score = scores.score[use].astype(np.float64)
     return CellLabels(score, counted[use] > 0, score > float(scores.meta["THRESH"]))

@@ -54,7 +54,8 @@ def _merged(done: Sequence[Tile], paths: OutputPaths, radius_arcmin: float) -> T
     tables, footprints = [], []
     for tile in done:
         scores = read_scores(paths.scores(tile.name))
-        footprints.append(TileFootprint(tile.name, scores.tile_wcs, scores.tile_shape))
+        place = (tile.name, scores.tile_wcs, scores.tile_shape)
+        footprints.append(TileFootprint(*place, cell_px=scores.cell_px, seen=scores.seen))
         tables.append(Table.read(paths.candidates(tile.name), format="ascii.ecsv"))
     return merge_catalogs(tables, footprints, radius_arcmin)
 

@@ -109,6 +109,8 @@ def summary(evaluation: Evaluation) -> list[str]:
     """Return the result as lines of a table and the names of the files."""
     lines = [f"{'quantity':<14}{'bin':<26}{'matched':>9}{'of':>7}{'value':>8}  68 % interval"]
     for fraction in evaluation.fractions:
+        if fraction.variable != "all" and fraction.n == 0:
+            continue
         span = "all"
         if fraction.variable != "all":
             span = f"{fraction.low:g} <= {fraction.variable} < {fraction.high:g}"
@@ -120,14 +122,26 @@ def summary(evaluation: Evaluation) -> list[str]:
 
 
 def _score_maps(paths: OutputPaths) -> list[ScoreMap]:
-    found = sorted((paths.root / "scores").glob("*.fits"))
-    if not found or not paths.catalog.is_file():
+    """Return the score maps of the tiles that the manifest of the prediction calls done."""
+    manifest = files.read_json(paths.manifest) if paths.manifest.is_file() else {"tiles": []}
+    done = [entry["tile"] for entry in manifest["tiles"] if entry["status"] == "done"]
+    if not done or not paths.catalog.is_file():
         raise DataNotFoundError(
             f"evaluate.prediction_dir = {paths.root} holds no finished prediction; it is made by "
             "`python inference/predict.py`",
             value=str(paths.root),
         )
-    return [read_scores(path) for path in found if not path.name.startswith(".")]
+    maps = [read_scores(paths.scores(tile)) for tile in done]
+    for scores in maps:
+        if scores.meta.get("RUNHASH") != manifest["run_hash"]:
+            raise DataFormatError(
+                f"{paths.scores(scores.tile)} is of another run than the manifest (RUNHASH = "
+                f"{scores.meta.get('RUNHASH')}, expected {manifest['run_hash']}); finish the "
+                "prediction first with `python inference/predict.py`",
+                value=scores.meta.get("RUNHASH"),
+                allowed=manifest["run_hash"],
+            )
+    return maps
 
 
 def _sample(settings: EvaluateSettings, paths: OutputPaths, maps: Sequence[ScoreMap]) -> Sample:
@@ -137,8 +151,12 @@ def _sample(settings: EvaluateSettings, paths: OutputPaths, maps: Sequence[Score
     reference = read_reference(Path(settings.reference), settings.columns)
     inside = statistics.covered(maps, reference.sky.ra, reference.sky.dec)
     lowest, pure_lowest = settings.richness_min, settings.purity_richness_min
-    complete = _counting(reference, settings, lowest, inside)
-    pure = _counting(reference, settings, lowest if pure_lowest is None else pure_lowest)
+    complete = _counting(reference, settings, lowest, reference.labelled & inside)
+    if pure_lowest is None:
+        pure = _counting(reference, settings, lowest, reference.labelled)
+    else:
+        # Systems outside the label prior are real: who asks for them wants them to count.
+        pure = _counting(reference, settings, pure_lowest, np.ones(len(reference), bool))
     log.info(
         "%d candidates; %d of %d reference clusters lie in the footprint and count",
         len(candidates),
@@ -230,16 +248,15 @@ def _counting(
     reference: ReferenceCatalog,
     settings: EvaluateSettings,
     richness_min: float | None,
-    inside: NDArray[np.bool_] | None = None,
+    use: NDArray[np.bool_],
 ) -> ReferenceCatalog:
-    """Return the labelled clusters in the wanted range of richness and redshift."""
-    use = reference.labelled.copy() if inside is None else reference.labelled & inside
+    """Return those clusters of `use` in the wanted range of richness and redshift."""
     if richness_min is not None:
-        use &= _known(reference.richness, "richness") >= richness_min
+        use = use & (_known(reference.richness, "richness") >= richness_min)
     if settings.redshift_range is not None:
         redshift = _known(reference.sky.redshift, "redshift")
         low, high = settings.redshift_range
-        use &= (redshift >= low) & (redshift < high)
+        use = use & (redshift >= low) & (redshift < high)
     return reference.select(use)
 
 

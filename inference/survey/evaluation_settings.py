@@ -23,7 +23,8 @@ class EvaluateSettings:
         match_radius_arcmin: Largest separation of a match [arcmin].
         preference: Which partner wins: one of `PREFERENCES`.
         richness_min: Reference clusters below it do not count; null for all.
-        purity_richness_min: Candidates may match down to this richness; null: `richness_min`.
+        purity_richness_min: Candidates may match any reference cluster down to this richness,
+            labelled or not; null: the labelled ones down to `richness_min`.
         redshift_range: Reference clusters outside do not count; null for all.
         score_min: Candidates below it do not count; null for all.
         richness_bins: Edges for the completeness.

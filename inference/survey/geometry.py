@@ -15,9 +15,12 @@ from datagen.errors import DataFormatError
 
 _CARDS = re.compile(
     r"WCSAXES|C(TYPE|UNIT|RVAL|RPIX|DELT|ROTA)[12]|(CD|PC)[12]_[12]|PV[12]_\d+|L(ON|AT)POLE"
-    r"|RADESYS|EQUINOX|(A|B|AP|BP)_(ORDER|\d_\d)"
+    r"|RADEC?SYS|EQUINOX|(A|B|AP|BP)_(ORDER|\d_\d)"
 )
 _SIP = re.compile(r"(?P<name>A|B|AP|BP)_(?P<p>\d)_(?P<q>\d)")
+
+# Precession moves 0.02 years by 1 arcsec.
+EQUINOX_TOLERANCE_YR = 0.01
 
 Cards = dict[str, str | int | float]
 
@@ -35,7 +38,8 @@ def celestial_wcs(cards: Mapping[str, str | int | float], source: str) -> WCS:
         source: Name of the file, for messages.
 
     Raises:
-        DataFormatError: The cards hold no two-dimensional celestial WCS.
+        DataFormatError: The cards hold no two-dimensional celestial WCS, or not one in right
+            ascension and declination (ICRS, or FK5 of 2000).
     """
     header = fits.Header()
     for key, value in cards.items():
@@ -44,12 +48,16 @@ def celestial_wcs(cards: Mapping[str, str | int | float], source: str) -> WCS:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FITSFixedWarning)
             wcs = WCS(header)
+            # Here wcslib finds out what cannot be inverted.
+            wcs.wcs.set()
     except Exception as error:  # wcslib raises a dozen classes that share no base but this one
-        raise DataFormatError(f"{source} has a broken WCS: {error}", value=source) from error
+        reason = " ".join(str(error).split())
+        raise DataFormatError(f"{source} has a broken WCS: {reason}", value=source) from error
     if not wcs.has_celestial:
         raise DataFormatError(
             f"{source} has no celestial WCS (CTYPE1, CTYPE2, CRVAL, CRPIX, CD)", value=source
         )
+    _check_frame(wcs, source)
     return wcs
 
 
@@ -109,6 +117,27 @@ def pixel_scale_arcsec(wcs: WCS, shape: tuple[int, int]) -> float:
     v = unit_vectors(ra, dec)
     area = np.linalg.norm(np.cross(v[1] - v[0], v[3] - v[2]))
     return float(np.degrees(np.sqrt(area)) * 3600)
+
+
+def _check_frame(wcs: WCS, source: str) -> None:
+    """Raise unless the axes of a WCS are right ascension and declination, ICRS or FK5 of 2000."""
+    axes = f"{wcs.wcs.ctype[0]}, {wcs.wcs.ctype[1]}"
+    if (wcs.wcs.lng, wcs.wcs.lat, wcs.wcs.lngtyp, wcs.wcs.lattyp) != (0, 1, "RA", "DEC"):
+        raise DataFormatError(
+            f"expected the axes of {source} to be right ascension and declination in this order, "
+            f"but got CTYPE1, CTYPE2 = {axes}",
+            value=axes,
+            allowed="RA---TAN, DEC--TAN",
+        )
+    # wcslib fills in what the standard says where RADESYS is missing.
+    frame = wcs.wcs.radesys or "ICRS"
+    if frame != "ICRS" and (frame != "FK5" or abs(wcs.wcs.equinox - 2000) > EQUINOX_TOLERANCE_YR):
+        raise DataFormatError(
+            f"expected the coordinates of {source} to be ICRS or FK5 of equinox 2000, but got "
+            f"RADESYS = {frame}, EQUINOX = {wcs.wcs.equinox}",
+            value=frame,
+            allowed="ICRS, FK5",
+        )
 
 
 def unit_vectors(ra: ArrayLike, dec: ArrayLike) -> NDArray[np.float64]:

@@ -12,7 +12,15 @@ from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
 from inference.survey.candidates import describe, empty_catalog
-from inference.survey.geometry import chord, pixel_to_sky, sky_to_pixel, unit_vectors
+from inference.survey.geometry import (
+    chord,
+    pixel_scale_arcsec,
+    pixel_to_sky,
+    sky_to_pixel,
+    unit_vectors,
+)
+
+MIN_RADIUS_CELLS = 1.5
 
 
 @dataclass(frozen=True)
@@ -23,11 +31,20 @@ class TileFootprint:
         name: Its name.
         wcs: Its WCS.
         shape: Shape (H, W) [px].
+        cell_px: Side of a cell [px].
+        seen: Cells that were seen, shape (ny, nx); None for all.
     """
 
     name: str
     wcs: WCS
     shape: tuple[int, int]
+    cell_px: int = 1
+    seen: NDArray[np.bool_] | None = None
+
+    @property
+    def cell_arcmin(self) -> float:
+        """Side of a cell [arcmin]."""
+        return pixel_scale_arcsec(self.wcs, self.shape) * self.cell_px / 60
 
     @property
     def centre(self) -> NDArray[np.float64]:
@@ -50,6 +67,18 @@ class TileFootprint:
         )
         return inside
 
+    def shows(self, ra: NDArray[np.float64], dec: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Return which sky positions [deg] lie in cells that were seen, shape (n,)."""
+        if self.seen is None:
+            return self.contains(ra, dec)
+        x, y = self.pixels(ra, dec)
+        row, column = ((axis + 0.5) // self.cell_px for axis in (y, x))
+        ny, nx = self.seen.shape
+        # NaN, the far side of the sky, compares false.
+        result: NDArray[np.bool_] = (row >= 0) & (row < ny) & (column >= 0) & (column < nx)
+        result[result] = self.seen[row[result].astype(int), column[result].astype(int)]
+        return result
+
     def pixels(
         self, ra: NDArray[np.float64], dec: NDArray[np.float64]
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -69,9 +98,12 @@ def merge_catalogs(
 ) -> Table:
     """Merge catalogues so that an object in the overlap of survey tiles appears once.
 
-    Ownership: a candidate counts if, of all survey tiles that show its position, its own has the
-    nearest centre. Two measurements of one object can fall on either side of such a border: if
-    both count, the one with the higher score stays; if neither does, likewise.
+    Ownership: a candidate counts if, of all survey tiles that saw its cell, its own has the
+    nearest centre, or if none did. Two measurements of one object can fall on either side of such
+    a border: if both count, the one with the higher score stays; if neither does, likewise.
+
+    The grids of cells of two survey tiles differ, so that a single cell is a diagonal off: objects
+    within 1.5 cells are the same, even if `radius_arcmin` is less.
 
     Args:
         tables: One catalogue per survey tile.
@@ -87,8 +119,11 @@ def merge_catalogs(
     merged = vstack(filled, metadata_conflicts="silent")
     merged.meta.clear()
     positions = unit_vectors(merged["ra"], merged["dec"])
-    owned = owner_names(merged, footprints) == np.asarray(merged["tile"])
-    keep = _choose(merged, positions, owned, float(chord(np.radians(radius_arcmin / 60))))
+    owner = owner_names(merged, footprints)
+    owned = (owner == np.asarray(merged["tile"])) | (owner == "")
+    widest = max(footprint.cell_arcmin for footprint in footprints)
+    radius = max(radius_arcmin, MIN_RADIUS_CELLS * widest)
+    keep = _choose(merged, positions, owned, float(chord(np.radians(radius / 60))))
     merged = merged[keep]
     merged.sort(["tile", "id"])
     return describe(merged)
@@ -97,8 +132,8 @@ def merge_catalogs(
 def owner_names(table: Table, footprints: Sequence[TileFootprint]) -> NDArray[np.str_]:
     """Return for each candidate the survey tile that owns its position, shape (n,).
 
-    That is the tile with the nearest centre among those that show the position; ties go to the
-    first name.
+    That is the tile with the nearest centre among those that saw the position; ties go to the
+    first name, and what no tile saw well has none ("").
     """
     ordered = sorted(footprints, key=lambda footprint: footprint.name)
     positions = unit_vectors(table["ra"], table["dec"])
@@ -108,7 +143,7 @@ def owner_names(table: Table, footprints: Sequence[TileFootprint]) -> NDArray[np
     tree = KDTree(positions)
     for number, footprint in enumerate(ordered):
         near = np.array(tree.query_ball_point(footprint.centre, footprint.radius_chord * 1.01), int)
-        near = near[footprint.contains(ra[near], dec[near])]
+        near = near[footprint.shows(ra[near], dec[near])]
         # Rounding: a copy that is nearer by 1e-12 is not nearer.
         distance = np.linalg.norm(positions[near] - footprint.centre, axis=1).round(12)
         better = distance < best[near]

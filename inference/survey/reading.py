@@ -6,6 +6,7 @@ survey tile in memory; a reader that streams can take its place.
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -141,8 +142,7 @@ class WholeTileReader:
                 raise DataFormatError(
                     f"all pixels of band {band} are {level}; is it an image?", value=level
                 )
-            background, sigma = estimate_background(image, valid)
-            levels.append((background, sigma))
+            levels.append(_level(image, valid, band))
         array = np.array(levels, np.float32)
         return array[:, 0], array[:, 1]
 
@@ -164,12 +164,28 @@ def read_band(path: Path, survey: SurveySettings, band: str, zero_point: float) 
         primary, header = hdus[0].header, hdu.header
         # FITS is big-endian; this also brings pixels to the machine's own order, once.
         pixels = np.asarray(hdu.data, np.float32)
+    if survey.blank_value is not None:
+        pixels[pixels == np.float32(survey.blank_value)] = np.nan
     value = _zero_point(survey.zero_points[band], (header, primary), path, band)
     scale = _count_scale(value, zero_point, survey, path)
     if scale != 1:
         pixels = pixels * np.float32(scale)
     cards = wcs_cards(header)
     return BandImage(pixels, celestial_wcs(cards, path.name), cards)
+
+
+def _level(image: NDArray[np.float32], valid: NDArray[np.bool_], band: str) -> tuple[float, float]:
+    """Return the background and the noise of a band [counts]; refuse what has no noise."""
+    background, sigma = estimate_background(image, valid)
+    # 1 also stands for "unknown" there; a true noise doubles with the counts.
+    if sigma == 1 and estimate_background(2 * image, valid)[1] == 1:
+        raise DataFormatError(
+            f"the noise of band {band} cannot be measured: {valid.mean():.1%} of its pixels are "
+            "valid, and most of these are equal; survey.blank_value names a value that marks "
+            "pixels without data",
+            value=band,
+        )
+    return background, sigma
 
 
 def check_zero_point(value: float, wanted: float) -> bool:
@@ -180,9 +196,9 @@ def check_zero_point(value: float, wanted: float) -> bool:
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
     """Turn whatever a damaged file provokes into one clear error."""
-    if path.stat().st_size == 0:
-        raise DataFormatError(f"{path.name} is empty (0 bytes)", value=str(path))
     try:
+        if path.stat().st_size == 0:
+            raise DataFormatError(f"{path.name} is empty (0 bytes)", value=str(path))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", AstropyUserWarning)
             warnings.filterwarnings("error", message=".*truncated.*")
@@ -219,7 +235,16 @@ def _zero_point(entry: object, headers: tuple[Any, ...], path: Path, band: str) 
         return float(entry)  # type: ignore[arg-type] # checked by SurveySettings
     for header in headers:
         if entry in header:
-            return float(header[entry])
+            value = header[entry]
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                value = math.nan
+            if not math.isfinite(value):
+                raise DataFormatError(
+                    f"expected header keyword {entry} of {path.name} to be a zero point [mag], "
+                    f"but got {entry} = {header[entry]!r}",
+                    value=str(header[entry]),
+                )
+            return float(value)
     raise DataFormatError(
         f"{path.name} has no header keyword {entry}, which survey.zero_points.{band} names",
         value=entry,

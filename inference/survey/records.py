@@ -13,7 +13,7 @@ from typing import Any
 from astropy.io import fits
 
 from datagen import files
-from datagen.errors import ConfigError
+from datagen.errors import ConfigError, DataFormatError
 from inference.survey.tiles import Tile
 
 
@@ -63,6 +63,15 @@ class OutputPaths:
         """Everything that belongs to a survey tile, the score map first."""
         return self.scores(tile), self.candidates(tile), self.regions(tile), self.record(tile)
 
+    def tiles(self) -> set[str]:
+        """Names of the survey tiles of which there is a result or a record."""
+        kinds = {"scores": ".fits", "catalogs": ".ecsv", "regions": ".reg", "records": ".json"}
+        return {
+            path.name.removesuffix(suffix)
+            for folder, suffix in kinds.items()
+            for path in (self.root / folder).glob(f"*{suffix}")
+        }
+
     def record(self, tile: str) -> Path:
         """Timing, or the reason of a failure, of a survey tile."""
         return self.root / "records" / f"{tile}.json"
@@ -74,15 +83,21 @@ def tile_hash(tile: Tile, run_hash: str) -> str:
 
 
 def is_done(tile: Tile, run_hash: str, paths: OutputPaths) -> bool:
-    """Return whether both results of a tile exist and belong to this run and this input."""
+    """Return whether both results of a tile exist and belong to this run and this input.
+
+    The input is the same if names, sizes and times of the files are.
+    """
     scores = paths.scores(tile.name)
     if tile.problem is not None or not paths.candidates(tile.name).is_file():
         return False
     try:
         stored = fits.getval(scores, "TILEHASH")
-    except (OSError, KeyError):
+        record = read_record(paths, tile.name)
+    except (OSError, KeyError, DataFormatError):
         return False
-    return bool(stored == tile_hash(tile, run_hash))
+    # Times are no part of the results, whose bytes a copy of the input must reproduce.
+    is_same_input = record.get("mtimes_ns") == list(tile.mtimes_ns)
+    return is_same_input and bool(stored == tile_hash(tile, run_hash))
 
 
 def write_record(paths: OutputPaths, tile: str, content: Mapping[str, Any]) -> None:

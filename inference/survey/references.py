@@ -6,6 +6,7 @@ tables (FITS), clusterdb tables (CSV, also gzipped); any other table through a c
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from datagen.errors import ConfigError, DataFormatError, DataNotFoundError
 from inference.survey.geometry import unit_vectors
 from inference.survey.matching import SkyCatalog
 from inference.survey.settings import BUILD_SURVEY
+
+log = logging.getLogger(__name__)
 
 # What a column is called in the catalogues we know, in order of preference.
 KNOWN_NAMES = {
@@ -81,6 +84,7 @@ def read_reference(path: Path, columns: Mapping[str, str] | None = None) -> Refe
     """
     table = _read_table(path)
     found = _columns(table, dict(columns or {}), path)
+    table = _with_positions(table, found, path)
     if "pmem" in found:
         return _from_members(table, found)
     n = len(table)
@@ -151,6 +155,15 @@ def _columns(table: Table, wanted: dict[str, str], path: Path) -> dict[str, str]
                 allowed=tuple(table.colnames),
             )
     return found
+
+
+def _with_positions(table: Table, found: Mapping[str, str], path: Path) -> Table:
+    """Return the rows whose position is known."""
+    known = np.isfinite(_floats(table, "ra", found)) & np.isfinite(_floats(table, "dec", found))
+    if known.all():
+        return table
+    log.warning("%d of %d rows of %s have no position: left out", (~known).sum(), len(known), path)
+    return table[known]
 
 
 def _floats(table: Table, ours: str, found: Mapping[str, str]) -> NDArray[np.float64]:

@@ -81,9 +81,13 @@ class SurveyRun:
         """Note which run the folder belongs to; remove what a killed run left behind."""
         for left in self.paths.root.rglob(".partial-*"):
             left.unlink(missing_ok=True)
-        for tile in self.pending():
+        outdated = {tile.name for tile in self.pending()}
+        if self.settings.overwrite:
+            # Also of survey tiles that are no longer in the input folder.
+            outdated |= self.paths.tiles()
+        for name in sorted(outdated):
             # The score map makes a tile count: it goes first, as it comes last.
-            for path in self.paths.of_tile(tile.name):
+            for path in self.paths.of_tile(name):
                 path.unlink(missing_ok=True)
         files.write_json(self.paths.run, self.run)
 
@@ -108,6 +112,7 @@ class SurveyRun:
             regions=self.settings.regions,
             meta=meta,
             hashes=hashes,
+            mtimes_ns={tile.name: tile.mtimes_ns for tile in self.tiles},
         )
         return TileWriter(product, self.settings.n_threads)
 
@@ -155,6 +160,7 @@ class SurveyData(LightningDataModule):
         """Agree on what is to be done; later the ranks go their own ways."""
         trainer = self.trainer
         assert trainer is not None
+        _check_same_checkpoint(trainer.strategy, self._run.run["checkpoint"])
         pending: list[Tile] = []
         if trainer.is_global_zero:
             pending = self._run.pending()
@@ -260,6 +266,19 @@ def threshold(settings: PredictSettings, module: LightningModule) -> float:
     tuned = np.array([float(module.threshold)], np.float32)  # type: ignore[arg-type] # a buffer
     correct = prevalence_correction(settings, module)
     return round(float((correct(tuned) if correct else tuned)[0]), 7)
+
+
+def _check_same_checkpoint(strategy: Any, mine: str) -> None:  # noqa: ANN401 - of any kind
+    """Make sure that all ranks read the same checkpoint; raises on all of them or on none."""
+    first = strategy.broadcast(mine)
+    if strategy.reduce_boolean_decision(mine == first, all=True):
+        return
+    raise CheckpointError(
+        "expected all ranks to read the same checkpoint, but predict.weight_save_path changed "
+        f"while they started (first rank {first[:12]}, this one {mine[:12]}); start again",
+        value=mine,
+        allowed=first,
+    )
 
 
 def _as_is(batch: Any) -> Any:  # noqa: ANN401 - torch's signature

@@ -6,6 +6,7 @@ All values come from `conf/survey/*.yaml` and `conf/predict/survey.yaml`.
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +32,8 @@ class SurveySettings:
         pixel_scale: [arcsec/px].
         align: Resample bands that disagree to the pixels of the reference band.
         reference_band: The band whose pixels and WCS count.
+        blank_value: Pixels of exactly this value [counts, as stored] were not observed; null for
+            none.
     """
 
     name: str
@@ -42,6 +45,7 @@ class SurveySettings:
     pixel_scale: float
     align: bool
     reference_band: str
+    blank_value: float | None
 
     def __post_init__(self) -> None:
         if not self.bands or len(set(self.bands)) != len(self.bands):
@@ -51,13 +55,19 @@ class SurveySettings:
         if not set(self.bands) <= set(self.zero_points):
             allowed = f"one entry for each of {', '.join(self.bands)}"
             _refuse("survey.zero_points", self.zero_points, allowed)
-        for band, value in self.zero_points.items():
-            if isinstance(value, bool) or not isinstance(value, int | float | str):
-                _refuse(f"survey.zero_points.{band}", value, "a number [mag] or a header keyword")
+        _check_zero_points(self.zero_points)
         if not self.pixel_scale > 0:
             _refuse("survey.pixel_scale", self.pixel_scale, "a number > 0 [arcsec/px]")
+        if self.blank_value is not None and not math.isfinite(self.blank_value):
+            _refuse("survey.blank_value", self.blank_value, "null or a finite number [counts]")
         if len(self.bands) > 1 and "{band}" not in self.pattern:
             _refuse("survey.pattern", self.pattern, "a pattern with {band}")
+
+
+def _check_zero_points(zero_points: dict[str, Any]) -> None:
+    for band, value in zero_points.items():
+        if isinstance(value, bool) or not isinstance(value, int | float | str):
+            _refuse(f"survey.zero_points.{band}", value, "a number [mag] or a header keyword")
 
 
 @dataclass(frozen=True)
@@ -85,7 +95,8 @@ class PredictSettings:
         blend: crop (each cell from the window in which it is farthest from the edge) or taper.
         separation_cells: Peaks in one group of cells that are this far apart are two candidates.
         min_cells: Smallest number of cells of a candidate.
-        merge_radius_arcmin: Candidates of different tiles within it are the same one.
+        merge_radius_arcmin: Candidates of different tiles within it, or within 1.5 cells if that
+            is more, are the same one.
         regions: Also write a DS9 region file for each survey tile.
     """
 

@@ -19,12 +19,14 @@ class Tile:
         name: Its name.
         paths: One file per band, in the order of the survey's bands; empty with a problem.
         sizes: Size of each file [bytes].
+        mtimes_ns: When each file was last changed [ns since 1970].
         problem: Why the survey tile cannot be read, or None.
     """
 
     name: str
     paths: tuple[Path, ...]
     sizes: tuple[int, ...]
+    mtimes_ns: tuple[int, ...] = ()
     problem: str | None = None
 
 
@@ -82,12 +84,18 @@ def _tile(name: str, by_band: dict[str, list[Path]], survey: SurveySettings) -> 
         paths = by_band.get(band, [])
         if not paths:
             wanted = survey.pattern.replace("{tile}", name).replace("{band}", band)
-            return Tile(name, (), (), f"band {band} is missing: no file {wanted}")
+            return Tile(name, (), (), problem=f"band {band} is missing: no file {wanted}")
         if len(paths) > 1:
             names = ", ".join(path.name for path in paths)
-            return Tile(name, (), (), f"{len(paths)} files fit band {band}: {names}")
-    paths = [by_band[band][0] for band in survey.bands]
-    return Tile(name, tuple(paths), tuple(path.stat().st_size for path in paths))
+            return Tile(name, (), (), problem=f"{len(paths)} files fit band {band}: {names}")
+    chosen = tuple(by_band[band][0] for band in survey.bands)
+    try:
+        stats = [path.stat() for path in chosen]
+    except OSError as error:
+        # A link to nowhere, or a file that went away since it was listed.
+        return Tile(name, (), (), problem=f"{error.filename} cannot be read: {error.strerror}")
+    sizes, mtimes = tuple(s.st_size for s in stats), tuple(s.st_mtime_ns for s in stats)
+    return Tile(name, chosen, sizes, mtimes)
 
 
 def _expression(survey: SurveySettings) -> re.Pattern[str]:

@@ -37,6 +37,7 @@ class Product:
         regions: Whether to write DS9 regions as well.
         meta: CKPTSHA, RUNHASH and VERSION.
         hashes: TILEHASH of every survey tile.
+        mtimes_ns: When the files of every survey tile were changed; see `Tile`.
     """
 
     paths: OutputPaths
@@ -47,6 +48,7 @@ class Product:
     regions: bool
     meta: Mapping[str, str]
     hashes: Mapping[str, str]
+    mtimes_ns: Mapping[str, tuple[int, ...]]
 
 
 @dataclass
@@ -112,25 +114,14 @@ class TileWriter(Callback):
         trainer.strategy.barrier("all survey tiles predicted")
 
     def _finish(self, name: str, tile: OpenTile, rank: int) -> None:
-        seconds = save_tile(name, tile, self._product)
-        assert tile.footer is not None
-        n_windows = len(tile.plan.starts)
-        timing = {
-            "status": "done",
-            "shape": list(tile.plan.tile_shape),
-            "windows": n_windows,
-            "rank": rank,
-            "seconds_read": round(tile.footer["read_seconds"], 3),
-            "seconds_predict": round(seconds, 3),
-        }
-        write_record(self._product.paths, name, timing)
-        rate = n_windows / max(seconds, 1e-9)
+        seconds = save_tile(name, tile, self._product, rank)
+        rate = len(tile.plan.starts) / max(seconds, 1e-9)
         self._progress.set_postfix_str(f"{name}, {rate:.1f} windows/s", refresh=False)
         self._progress.update()
 
 
-def save_tile(name: str, tile: OpenTile, product: Product) -> float:
-    """Write the results of a survey tile; the score map last, since it makes the tile count.
+def save_tile(name: str, tile: OpenTile, product: Product, rank: int) -> float:
+    """Write results and record of a survey tile; the score map last: it makes the tile count.
 
     Returns:
         Seconds since the first window arrived.
@@ -140,8 +131,20 @@ def save_tile(name: str, tile: OpenTile, product: Product) -> float:
     if product.regions:
         files.write_text(product.paths.regions(name), to_regions(table))
     files.write_text(product.paths.candidates(name), to_ecsv(table))
+    assert tile.footer is not None
+    seconds = time.perf_counter() - tile.started
+    record = {
+        "status": "done",
+        "shape": list(tile.plan.tile_shape),
+        "windows": len(tile.plan.starts),
+        "rank": rank,
+        "seconds_read": round(tile.footer["read_seconds"], 3),
+        "seconds_predict": round(seconds, 3),
+        "mtimes_ns": list(product.mtimes_ns[name]),
+    }
+    write_record(product.paths, name, record)
     write_scores(product.paths.scores(name), scores)
-    return time.perf_counter() - tile.started
+    return seconds
 
 
 def score_map(name: str, tile: OpenTile, product: Product) -> ScoreMap:

@@ -119,6 +119,7 @@ def survey() -> SurveySettings:
         pixel_scale=SCALE,
         align=False,
         reference_band="r",
+        blank_value=0.0,
     )
 
 
@@ -180,7 +181,7 @@ def write_checkpoint(path: Path, bands: tuple[str, ...], cell_px: int) -> Path:
             "width": 4,
             "context_layers": 1,
         },
-        "loss": {"pos_weight": 1.0, "focal_gamma": 0.0},
+        "loss": {"pos_weight": 1.0, "focal_gamma": 0.0, "redshift_weight": 0.0},
         "optimizer": {"_target_": "torch.optim.AdamW", "lr": 1e-3},
         "scheduler": None,
     }

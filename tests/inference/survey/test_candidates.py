@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable
 
 import numpy as np
@@ -85,3 +86,16 @@ def test_regions_are_circles_of_equal_area(score_map: Callable[..., ScoreMap]) -
     radius = CELL * 0.263 / np.sqrt(np.pi)
     assert text.splitlines()[2] == "icrs"
     assert f',{radius:.2f}") # text={{T_0001 0.90}}' in text
+
+
+def test_many_peaks_cost_little_and_ties_go_to_the_highest() -> None:
+    score = np.random.default_rng(0).random((156, 156))
+    tracemalloc.start()
+    labels = label_cells(score, CandidateRule(0.05, 3, 1))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert labels.max() > 1000
+    assert peak < 50e6
+    line = np.full((1, 9), 0.6)
+    line[0, 1], line[0, 7] = 0.7, 0.9
+    assert label_cells(line, RULE)[0].tolist() == [2, 2, 2, 2, 1, 1, 1, 1, 1]

@@ -59,3 +59,19 @@ def test_missing_column_is_named(tmp_path: Path) -> None:
     Table({"X": [1], "Y": [2]}).write(path, format="ascii.commented_header")
     with pytest.raises(DataFormatError, match=r"T_sources.dat has no column MEM; it has X, Y"):
         read_sources(path)
+
+
+def test_ignored_systems_hide_their_cells_although_they_are_no_members() -> None:
+    """The simulator writes MEM = 0 and LABEL_WEIGHT = 0 for them."""
+    sources = Table(
+        {
+            "X": [5.0, 15.0, 16.0, 25.0],
+            "Y": [2.0, 2.0, 2.0, 12.0],
+            "MEM": [0, 1, 0, 0],
+            "LABEL_WEIGHT": [0.0, 1.0, 0.0, 1.0],
+        }
+    )
+    labels = label_tile(score_map(), sources)
+    # (0, 0) is ignored; (0, 1) holds a labelled member too.
+    assert labels.score.tolist() == pytest.approx([0.2, 0.8, 0.1])
+    assert labels.is_member.tolist() == [True, False, False]

@@ -77,7 +77,12 @@ def test_two_ranks_give_the_bytes_of_one(root: Path, prepared: Path) -> None:
     (prepared / "data/survey/T1x/T1x_g.fits").write_bytes(b"")
     two = call(prepared, command(root, *OURS, "predict.output_dir=two", "predict.devices=2"))
     assert two.returncode == 3, two.stderr
-    assert "3 of 4 survey tiles predicted" in two.stdout + two.stderr
+    said = two.stdout + two.stderr
+    assert "3 of 4 survey tiles predicted" in said
+    # Each thing is said once, by us.
+    assert said.count("4 survey tiles to predict") == 1
+    assert "GLOBAL_RANK" not in said
+    assert "lightning" not in said.lower()
     cfg = composed(root, "predict", *OURS, "predict.output_dir=one")
     assert predict(cfg) == 3
     assert len(Table.read(prepared / "one" / "catalog.ecsv")) > 0

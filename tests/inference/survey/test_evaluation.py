@@ -10,7 +10,7 @@ from astropy.io import fits
 from astropy.table import Table
 
 from datagen.errors import ConfigError, DataFormatError, DataNotFoundError
-from datagen.files import read_json, write_text
+from datagen.files import read_json, write_json, write_text
 from inference.survey.candidates import CandidateRule, find_candidates, to_ecsv
 from inference.survey.evaluation import evaluate_survey, summary
 from inference.survey.evaluation_settings import EvaluateSettings
@@ -21,6 +21,7 @@ from inference.survey.references import read_reference
 from inference.survey.scores import ScoreMap, write_scores
 
 CELL = 64
+PURITY = ("purity", "all")
 
 
 @pytest.fixture
@@ -43,6 +44,11 @@ def evaluation(tmp_path: Path) -> EvaluateSettings:
     )
 
 
+def write_manifest(paths: OutputPaths, run_hash: str, **status: str) -> None:
+    tiles = [{"tile": tile, "status": word} for tile, word in status.items()]
+    write_json(paths.manifest, {"run_hash": run_hash, "tiles": tiles})
+
+
 @pytest.fixture
 def prediction(tmp_path: Path, header: Callable[..., fits.Header]) -> ScoreMap:
     """One survey tile with three candidates; two of four clusters in it are found."""
@@ -51,11 +57,13 @@ def prediction(tmp_path: Path, header: Callable[..., fits.Header]) -> ScoreMap:
         score[row, column] = 0.9
     shape = (16 * CELL - 10, 20 * CELL)
     meta = {"TILE": "T", "CELL_PX": CELL, "NPIX_X": shape[1], "NPIX_Y": shape[0], "THRESH": 0.5}
+    meta["RUNHASH"] = "abc"
     ones = np.ones_like(score)
     scores = ScoreMap(score, ones, 0 * ones, wcs_cards(header(shape)), meta)
     paths = OutputPaths(tmp_path / "out")
     write_scores(paths.scores("T"), scores)
     write_text(paths.catalog, to_ecsv(find_candidates(scores, CandidateRule(0.5, 3, 1))))
+    write_manifest(paths, "abc", T="done")
     cells = [(3.0, 4.0), (8.2, 12.1), (2.0, 15.0), (12.0, 3.0), (13.0, 17.0), (60.0, 60.0)]
     y, x = (np.array(cells) * CELL + (CELL - 1) / 2).T
     ra, dec = scores.tile_wcs.wcs_pix2world(x, y, 0)
@@ -172,6 +180,7 @@ def test_real_catalogues_are_found_where_the_scores_say_so(
         header((10000, 10000), float(reference.sky.ra[0]), float(reference.sky.dec[0]))
     )
     meta = {"TILE": "T", "CELL_PX": 100, "NPIX_X": 10000, "NPIX_Y": 10000, "THRESH": 0.5}
+    meta["RUNHASH"] = "abc"
     score = np.zeros((100, 100), np.float32)
     blank = ScoreMap(score, np.ones_like(score), np.zeros_like(score), cards, meta)
     footprint = TileFootprint("T", blank.tile_wcs, blank.tile_shape)
@@ -182,8 +191,55 @@ def test_real_catalogues_are_found_where_the_scores_say_so(
     write_scores(paths.scores("T"), blank)
     candidates = find_candidates(blank, CandidateRule(0.5, 1, 1))
     write_text(paths.catalog, to_ecsv(candidates))
+    write_manifest(paths, "abc", T="done")
     settings = dataclasses.replace(evaluation, reference=str(path), richness_min=None, n_plots=0)
     overall = {f.quantity: f for f in evaluate_survey(settings).fractions if f.variable == "all"}
     assert overall["completeness"].n == inside.sum() >= 1
     assert overall["completeness"].value == 1
     assert overall["purity"].value == 1
+
+
+def test_only_tiles_of_the_finished_run_count(
+    prediction: ScoreMap, evaluation: EvaluateSettings, tmp_path: Path
+) -> None:
+    """What other runs left in the folder is neither footprint nor cells."""
+    settings = dataclasses.replace(evaluation, n_plots=0)
+    before = evaluate_survey(settings).fractions
+    paths = OutputPaths(tmp_path / "out")
+    left = {**prediction.meta, "TILE": "OLD", "RUNHASH": "old"}
+    write_scores(paths.scores("OLD"), dataclasses.replace(prediction, meta=left))
+    assert evaluate_survey(settings).fractions == before
+    write_manifest(paths, "abc", T="done", OLD="failed")
+    assert evaluate_survey(settings).fractions == before
+    write_manifest(paths, "abc", T="done", OLD="done")
+    with pytest.raises(DataFormatError, match=r"another run than the manifest \(RUNHASH = old, ex"):
+        evaluate_survey(settings)
+    write_manifest(paths, "abc", T="failed")
+    with pytest.raises(DataNotFoundError, match="holds no finished prediction"):
+        evaluate_survey(settings)
+
+
+def test_candidates_may_match_systems_that_are_not_labelled(
+    prediction: ScoreMap, evaluation: EvaluateSettings, tmp_path: Path
+) -> None:
+    """Only on request: a group of richness 10 is not what the encoder was asked for, but real."""
+    table = Table.read(tmp_path / "truth.ecsv")
+    table["LABELLED"] = table["RICHNESS"] >= 20
+    table.write(tmp_path / "truth.ecsv", overwrite=True)
+    purity = []
+    for lowest in (None, 5.0):
+        settings = dataclasses.replace(evaluation, purity_richness_min=lowest, n_plots=0)
+        fractions = evaluate_survey(settings).fractions
+        purity += [(f.n_matched, f.n) for f in fractions if (f.quantity, f.variable) == PURITY]
+    assert purity == [(2, 3), (3, 3)]
+
+
+def test_the_summary_leaves_empty_bins_out(
+    prediction: ScoreMap, evaluation: EvaluateSettings
+) -> None:
+    bins = [0.0, 1.0, 10.0, 20.0]
+    result = evaluate_survey(dataclasses.replace(evaluation, score_bins=bins, n_plots=0))
+    assert [f.n for f in result.fractions if f.variable == "score"] == [3, 0, 0]
+    text = "\n".join(summary(result))
+    assert "0 <= score < 1" in text
+    assert "10 <= score" not in text

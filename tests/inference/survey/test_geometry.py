@@ -104,3 +104,29 @@ def test_separations_are_those_of_astropy(a: tuple[float, float], b: tuple[float
     ours = geometry.separation_rad(geometry.unit_vectors(*a), geometry.unit_vectors(*b))
     theirs = SkyCoord(*a, unit="deg").separation(SkyCoord(*b, unit="deg")).rad
     assert float(ours) == pytest.approx(theirs, abs=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"CTYPE1": "GLON-TAN", "CTYPE2": "GLAT-TAN"}, "but got CTYPE1, CTYPE2 = GLON-TAN, GLAT"),
+        ({"CTYPE1": "DEC--TAN", "CTYPE2": "RA---TAN"}, "right ascension and declination in this"),
+        ({"RADESYS": "FK4"}, r"ICRS or FK5 of equinox 2000, but got RADESYS = FK4"),
+        ({"RADECSYS": "FK4"}, "but got RADESYS = FK4"),
+        ({"EQUINOX": 1950.0}, "but got RADESYS = FK4, EQUINOX = 1950"),
+        ({"RADESYS": "FK5", "EQUINOX": 2015.5}, "but got RADESYS = FK5, EQUINOX = 2015.5"),
+        ({"RADESYS": "ICRS"}, None),
+        ({"RADESYS": "FK5", "EQUINOX": 2000.0}, None),
+        ({"EQUINOX": 2000.0}, None),
+        ({}, None),
+    ],
+)
+def test_only_right_ascension_and_declination_are_taken(
+    header: Callable[..., fits.Header], change: dict[str, str | float], message: str | None
+) -> None:
+    cards = wcs_cards(header((20, 30), **change))
+    if message is None:
+        assert celestial_wcs(cards, "T_r.fits").has_celestial
+        return
+    with pytest.raises(DataFormatError, match=rf"T_r\.fits.*{message}"):
+        celestial_wcs(cards, "T_r.fits")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 import numpy as np
@@ -104,3 +105,61 @@ def _sky(vector: np.ndarray) -> tuple[float, float]:
     dec = np.degrees(np.arcsin(vector[2]))
     assert unit_vectors(ra, dec) == pytest.approx(vector)
     return float(ra), float(dec)
+
+
+def two_tiles(header: Callable[..., fits.Header], cell: int) -> list[TileFootprint]:
+    """Two tiles that overlap by a fifth, with all cells seen."""
+    seen = np.ones((-(-SIDE // cell), -(-SIDE // cell)), bool)
+    return [
+        dataclasses.replace(tile, cell_px=cell, seen=seen.copy()) for tile in footprints(header, 0)
+    ][1:]
+
+
+def view(tile: TileFootprint, ra: float, dec: float) -> Table:
+    """The candidate that a tile makes of one member cell at a position."""
+    x, y = (np.floor((axis + 0.5) / tile.cell_px) for axis in tile.pixels(ra, dec))
+    centre = [(axis + 0.5) * tile.cell_px - 0.5 for axis in (x, y)]
+    table = empty_catalog(1)
+    table["ra"], table["dec"] = tile.wcs.wcs_pix2world(*centre, 0)
+    table["score"], table["id"], table["tile"] = 1.0, [f"{tile.name}_0001"], [tile.name]
+    return describe(table)
+
+
+def test_coarse_cells_of_two_grids_make_one_object(header: Callable[..., fits.Header]) -> None:
+    """Cells larger than the radius: nothing is lost or doubled at the border of two tiles."""
+    pair = two_tiles(header, cell=100)
+    border = 0.4 * SIDE * 0.263 / 3600
+    rng = np.random.default_rng(0)
+    for _ in range(60):
+        shift = int(rng.integers(-50, 50))
+        wcs = pair[1].wcs.deepcopy()
+        wcs.wcs.crpix = np.add(wcs.wcs.crpix, shift)
+        tiles = [pair[0], dataclasses.replace(pair[1], wcs=wcs)]
+        ra = (border + rng.uniform(-20, 20) * 0.263 / 3600) % 360
+        dec = rng.uniform(-300, 300) * 0.263 / 3600
+        tables = [view(tile, ra, dec) for tile in tiles]
+        assert len(merge_catalogs(tables, tiles, radius_arcmin=0.1)) == 1
+
+
+def test_a_tile_that_did_not_see_a_place_does_not_own_it(
+    header: Callable[..., fits.Header],
+) -> None:
+    left, right = two_tiles(header, cell=100)
+    ra = 0.55 * 0.8 * SIDE * 0.263 / 3600
+    only_left = [view(left, ra, 0.0), empty_catalog(0)]
+    assert len(merge_catalogs(only_left, [left, right], 0.1)) == 0
+    assert right.seen is not None
+    right.seen[:] = False
+    assert merge_catalogs(only_left, [left, right], 0.1)["tile"].tolist() == ["T1"]
+
+
+def test_the_last_partial_cell_keeps_its_candidate(header: Callable[..., fits.Header]) -> None:
+    """Its centre lies outside the tile: no tile owns it, so its own tile counts."""
+    tile = dataclasses.replace(footprints(header, 0.0)[1], cell_px=300)
+    seen = np.ones((4, 4), bool)
+    seen[:, 3] = False
+    tile = dataclasses.replace(tile, seen=seen)
+    ra, dec = tile.wcs.wcs_pix2world([SIDE - 20.0], [400.0], 0)
+    candidate = view(tile, float(ra[0]), float(dec[0]))
+    assert not tile.contains(candidate["ra"], candidate["dec"])[0]
+    assert len(merge_catalogs([candidate], [tile], 0.1)) == 1

@@ -7,10 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from astropy.io import fits
+from scipy.ndimage import spline_filter
 
-from datagen.errors import DataFormatError
+from datagen.errors import ConfigError, DataFormatError
+from inference.survey import align
 from inference.survey.dataset import cell_coverage, cell_mask_fraction, cut
-from inference.survey.reading import WholeTileReader
+from inference.survey.geometry import celestial_wcs, wcs_cards
+from inference.survey.reading import WholeTileReader, _level
 from inference.survey.settings import SurveySettings
 from inference.survey.tiles import list_tiles
 from inference.survey.windows import WindowPlan, WindowShape
@@ -169,3 +172,68 @@ def test_masked_pixels_become_background_and_are_counted(
     assert coverage[0, 0] == 1
     np.testing.assert_allclose(coverage[-1, -1], 6 / 16 * 11 / 16)
     np.testing.assert_allclose(coverage.sum() * 256, 150 * 203, rtol=1e-6)
+
+
+@pytest.mark.parametrize("value", ["unknown", True])
+def test_a_zero_point_in_the_header_must_be_a_number(
+    tmp_path: Path, survey: SurveySettings, tile: Write, value: str | bool
+) -> None:
+    tile(tmp_path, "T", MAGZERO=value)
+    keyword = dataclasses.replace(survey, zero_points={"g": "MAGZERO", "r": "MAGZERO"})
+    with pytest.raises(DataFormatError, match=rf"MAGZERO of T_r\.fits .* got MAGZERO = '?{value}"):
+        read(tmp_path, keyword)
+
+
+def test_a_file_that_disappears_is_a_bad_file(
+    tmp_path: Path, survey: SurveySettings, tile: Write
+) -> None:
+    folder = tile(tmp_path, "T")
+    (listed,) = list_tiles(tmp_path, survey)
+    (folder / "T_g.fits").unlink()
+    with pytest.raises(DataFormatError, match=r"T_g\.fits cannot be read.*No such file"):
+        WholeTileReader(listed, survey, 30.0)
+
+
+def test_blank_pixels_were_not_observed(
+    tmp_path: Path, survey: SurveySettings, tile: Write
+) -> None:
+    """Most of an image may be blank; background and noise are those of the rest."""
+    whole = read(tmp_path, survey) if tile(tmp_path, "T") else None
+    assert whole is not None
+    with fits.open(tmp_path / "T" / "T_g.fits", mode="update") as hdus:
+        hdus[0].data[:, :140] = 0.0
+    blank = read(tmp_path, survey)
+    assert np.isnan(blank.section(slice(None), slice(0, 140))[0]).all()
+    assert blank.sigma[0] == pytest.approx(whole.sigma[0], rel=0.1)
+    with pytest.raises(DataFormatError, match=r"noise of band g cannot be measured: 100\.0% of"):
+        read(tmp_path, dataclasses.replace(survey, blank_value=None))
+    with pytest.raises(ConfigError, match=r"survey\.blank_value to be null or a finite number"):
+        dataclasses.replace(survey, blank_value=np.nan)
+
+
+def test_a_noise_of_exactly_one_is_no_reason_to_refuse() -> None:
+    image = np.zeros((100, 101), np.float32)
+    image[:, :20], image[:, 80:] = -1.0, 1.0
+    valid = np.ones(image.shape, bool)
+    assert _level(image, valid, "g") == (0.0, 1.0)
+    with pytest.raises(DataFormatError, match="noise of band g cannot be measured"):
+        _level(image * (image > 0), valid, "g")
+
+
+def test_an_image_is_filtered_once_whatever_the_number_of_strips(
+    header: Callable[..., fits.Header], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shape = (600, 80)
+    image = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    here, there = (celestial_wcs(wcs_cards(header(shape, ra=10 + d)), "T") for d in (0, 1e-4))
+    calls = []
+
+    def counted(*arguments: object, **options: object) -> np.ndarray:
+        calls.append(1)
+        return spline_filter(*arguments, **options)
+
+    monkeypatch.setattr(align, "spline_filter", counted)
+    strips = align.resample(image, here, there, shape)
+    assert len(calls) == 1
+    monkeypatch.setattr(align, "_STRIP_ROWS", 1000)
+    np.testing.assert_array_equal(align.resample(image, here, there, shape), strips)

@@ -98,3 +98,15 @@ def test_real_members_make_one_cluster(shared_data: Path) -> None:
     assert members.richness[0] == pytest.approx(24.3, abs=0.1)
     assert len(centres) == 3
     assert len(multiple_match(members.sky, centres.sky, 2.0).first) == 1
+
+
+def test_rows_without_a_position_are_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    table = truth()
+    table["RA"][0] = np.nan
+    table.write(tmp_path / "truth.ecsv")
+    with caplog.at_level("WARNING"):
+        clusters = read_reference(tmp_path / "truth.ecsv")
+    assert clusters.ids.tolist() == ["8"]
+    assert "1 of 2 rows of" in caplog.text

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -206,3 +209,56 @@ def test_predict_settings_are_checked(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         dataclasses.replace(settings, **change)
+
+
+def test_changed_input_of_equal_size_is_predicted_again(
+    tiles: Path, tmp_path: Path, tile: Callable[..., Path], predict: Predict
+) -> None:
+    predict()
+    out = tmp_path / "out"
+    before = {path.name: path.read_bytes() for path in (out / "scores").iterdir()}
+    times = read_json(out / "records" / "T1.json")["mtimes_ns"]
+    assert times == [(tiles / "T1" / f"T1_{band}.fits").stat().st_mtime_ns for band in "gr"]
+    tile(tiles, "T1", seed=9, ra=10.01)
+    os.utime(tiles / "T1" / "T1_g.fits", ns=(1, 1))
+    assert predict() == 0
+    after = {path.name: path.read_bytes() for path in (out / "scores").iterdir()}
+    assert [name for name in sorted(after) if after[name] != before[name]] == ["T1.fits"]
+
+
+def test_overwriting_removes_results_of_tiles_that_are_gone(
+    tiles: Path, tmp_path: Path, predict: Predict
+) -> None:
+    predict(regions=True)
+    shutil.rmtree(tiles / "T1")
+    assert predict(regions=True, window_px=128, overwrite=True) == 0
+    left = {path.stem for path in (tmp_path / "out").glob("*/*")}
+    assert left == {"T0", "T2"}
+
+
+def test_odd_files_do_not_stop_the_run(tiles: Path, tmp_path: Path, predict: Predict) -> None:
+    fits.setval(tiles / "T0" / "T0_g.fits", "CTYPE1", value="GLON-TAN")
+    fits.setval(tiles / "T0" / "T0_g.fits", "CTYPE2", value="GLAT-TAN")
+    (tiles / "T1" / "T1_g.fits").unlink()
+    (tiles / "T1" / "T1_g.fits").symlink_to(tmp_path / "nowhere.fits")
+    assert predict() == TILES_FAILED
+    failed = Table.read(tmp_path / "out" / "failed.ecsv")
+    assert failed["tile"].tolist() == ["T0", "T1"]
+    assert "GLON-TAN" in failed["reason"][0]
+    assert "No such file" in failed["reason"][1]
+
+
+def test_ranks_with_other_checkpoints_are_refused(
+    tiles: Path, settings: PredictSettings, survey: SurveySettings, module: LightningModule
+) -> None:
+    """All ranks stop, the first one too, before any result is touched."""
+    strategy = SimpleNamespace(
+        broadcast=lambda sent: "b" * 64 if sent == SHA else sent,
+        reduce_boolean_decision=lambda decision, all: decision,
+    )
+    data = SurveyRun(settings, survey, module, SHA).data()
+    data.trainer = SimpleNamespace(  # type: ignore[assignment] # what setup looks at
+        strategy=strategy, is_global_zero=False, global_rank=1, world_size=2
+    )
+    with pytest.raises(CheckpointError, match=r"first rank bbbbbbbbbbbb, this one aaaaaaaaaaaa"):
+        data.setup("predict")

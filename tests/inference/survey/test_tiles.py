@@ -92,3 +92,12 @@ def test_survey_settings_are_checked(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         dataclasses.replace(survey, **change)
+
+
+def test_a_link_to_nowhere_is_a_problem_of_its_tile(tmp_path: Path, survey: SurveySettings) -> None:
+    touch(tmp_path, "A/A_r.fits", "B/B_g.fits", "B/B_r.fits")
+    (tmp_path / "A/A_g.fits").symlink_to(tmp_path / "nowhere.fits")
+    a, b = list_tiles(tmp_path, survey)
+    assert a.problem is not None
+    assert a.problem.endswith("A_g.fits cannot be read: No such file or directory")
+    assert (b.problem, len(b.sizes), len(b.mtimes_ns)) == (None, 2, 2)
