@@ -106,7 +106,9 @@ def draw_tile(scores: ScoreMap, image: NDArray[np.uint8] | None, figures: Figure
         _mark(axes, scores, figures)
         axes.set(xlim=(-0.5, width - 0.5), ylim=(-0.5, height - 0.5), xlabel="x [px]")
     left.set(title=scores.tile, ylabel="y [px]")
-    right.legend(loc="upper right", fontsize="small")
+    right.set(title="score map")
+    handles, labels = right.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=2, markerscale=0.6)
     return figure
 
 
