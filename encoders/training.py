@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,7 @@ def train(cfg: DictConfig) -> dict[str, float]:
         callbacks=build_callbacks(cfg, loggers),
         logger=loggers or False,
         default_root_dir=str(folder),
+        enable_progress_bar=_shows_bar(cfg),
     )
     log.info("training in %s", folder)
     trainer.fit(model, datamodule=datamodule, ckpt_path=cfg.ckpt_path, weights_only=True)
@@ -84,6 +86,7 @@ def test(
         logger=trained.loggers or False,
         default_root_dir=trained.default_root_dir,
         enable_checkpointing=False,
+        enable_progress_bar=_shows_bar(cfg),
         # A cluster's environment would insist on as many devices as it has tasks.
         plugins=[LightningEnvironment()],
     )
@@ -119,6 +122,11 @@ def build_loggers(cfg: DictConfig, folder: Path) -> list[Logger]:
 
 def _entries(group: DictConfig | None) -> Iterable[DictConfig]:
     return [node for node in (group or {}).values() if node is not None]
+
+
+def _shows_bar(cfg: DictConfig) -> bool:
+    """Show a progress bar to people only: it would fill a log file."""
+    return bool(cfg.trainer.enable_progress_bar) and sys.stdout.isatty()
 
 
 def _plain(metrics: dict[str, Any]) -> dict[str, float]:
