@@ -333,6 +333,8 @@ def _backend(settings: JobSettings) -> Iterator[None]:
             "install them with pip install 'skyfold[dask]'",
             value="dask",
         ) from error
+    # Its remarks on workers that end as they should read like failures.
+    logging.getLogger("distributed").setLevel(logging.WARNING)
     if dask.config.get("scheduler-address", None):
         with Client(), parallel_config(backend="dask"):
             yield

@@ -285,6 +285,6 @@ def _reading(path: Path, what: str, phase: str) -> Iterator[None]:
 
 def _command(path: Path, phase: str) -> str:
     """Return the command that makes a file; those of survey tiles are named like their folder."""
-    is_survey = path.name.startswith((path.parent.name, "truth"))
+    is_survey = path.parent.name.startswith("DES") or path.name.startswith("truth")
     simulator = "survey" if is_survey else "fields"
     return f"python datagen/run.py data_gen={simulator} data_gen.phases=[{phase}]"

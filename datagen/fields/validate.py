@@ -56,9 +56,23 @@ def validate_folder(folder: Path) -> str:
             value=str(folder),
         )
     _check_same_bands(images)
-    read_manifest(folder)
+    _check_manifest(folder)
     words = ", ".join(f"{counts[kind]} {kind}" for kind in _CHECKS if counts[kind])
     return f"{words} in {folder}"
+
+
+def _check_manifest(folder: Path) -> None:
+    """Make sure that every file of the manifests is there and as large as it was."""
+    for name, record in sorted(read_manifest(folder).items()):
+        path = folder / name
+        found = path.stat().st_size if path.is_file() else None
+        if found != record["bytes"]:
+            state = "is missing" if found is None else f"has {found} bytes"
+            raise DataFormatError(
+                f"{path} {state}, but the manifest lists it with {record['bytes']} bytes; "
+                "run the same datagen command again to make it again",
+                value=found,
+            )
 
 
 def _kind(path: Path) -> str | None:

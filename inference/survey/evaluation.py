@@ -163,6 +163,8 @@ def _sample(settings: EvaluateSettings, paths: OutputPaths, maps: Sequence[Score
         len(complete),
         len(reference),
     )
+    if not len(complete):
+        log.warning("no reference cluster counts: is evaluate.reference about the same sky?")
     rule = MatchRule(settings.match_radius_arcmin, settings.preference)
     return Sample(candidates, complete, pure, rule)
 

@@ -98,7 +98,7 @@ def draw_tile(scores: ScoreMap, image: NDArray[np.uint8] | None, figures: Figure
     extent = (-0.5, nx * cell - 0.5, -0.5, ny * cell - 0.5)
     options: dict[str, Any] = {"origin": "lower", "extent": extent, "vmin": 0, "vmax": 1}
     # Cells that say nothing leave the image clear.
-    veil = 0.5 * np.clip(np.nan_to_num(scores.score), 0, 1)
+    veil = 0.35 * np.clip(np.nan_to_num(scores.score), 0, 1)
     left.imshow(scores.score, cmap="magma", alpha=veil, **options)
     shown = right.imshow(scores.score, cmap="magma", **options)
     figure.colorbar(shown, ax=right, shrink=0.8, label="probability that a cell holds a member")

@@ -75,6 +75,12 @@ def test_a_missing_band_is_named(folder: Path) -> None:
         validate_folder(folder)
 
 
+def test_a_lost_file_is_named(folder: Path) -> None:
+    next(folder.glob("file_data/*.pt")).unlink()
+    with pytest.raises(DataFormatError, match=r"size_2\.pt is missing, but the manifest lists it"):
+        validate_folder(folder)
+
+
 def test_bands_must_agree(folder: Path) -> None:
     path = image_path(folder, 1, "r")
     image, header = read_image(path)
