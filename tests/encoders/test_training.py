@@ -67,12 +67,12 @@ def test_a_resumed_training_competes_with_what_it_had(compose_train: Compose) ->
     first = compose_train("trainer.max_epochs=1", "test=false", folder="first")
     train(first)
     best = checkpoint(first, "best")
-    # Nothing is better than this score, so the best of the first folder stays the best.
+    # No loss is lower than this one, so the best of the first folder stays the best.
     content = torch.load(checkpoint(first), weights_only=True)
     for state in content["callbacks"].values():
         if state.get("monitor"):
-            state |= {"best_model_score": torch.tensor(2.0), "kth_value": torch.tensor(2.0)}
-            state["best_k_models"] = {str(best): torch.tensor(2.0)}
+            state |= {"best_model_score": torch.tensor(-1.0), "kth_value": torch.tensor(-1.0)}
+            state["best_k_models"] = {str(best): torch.tensor(-1.0)}
     torch.save(content, checkpoint(first))
     settings = ["trainer.max_epochs=2", f"ckpt_path={checkpoint(first)}", "test=false"]
     second = compose_train(*settings, folder="second")
