@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 BANDS = ("g", "r", "i", "z")
 PHASES = ("catalog", "image", "datum")
 PRIORS = ("analytic", "empirical")
-RENDERERS = ("galsim",)
+RENDERERS = ("fourier", "galsim")
 # the red-sequence table ends at 1.2; below 0.03 a cluster is larger than any field
 REDSHIFT_MIN, REDSHIFT_MAX = 0.03, 1.2
 

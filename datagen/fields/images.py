@@ -57,38 +57,35 @@ class Exposure:
         depth = Depth(settings.depth_mag[band], settings.depth_aperture_arcsec, settings.depth_snr)
         return noise_sigma(depth, settings.zero_point, settings.pixel_scale)
 
+    def view(self, band: str, shape: tuple[int, int]) -> View:
+        """Return what the renderer is asked to draw of one band."""
+        limit = FAINT_FRACTION * self.sigma(band)
+        return View(shape, self.psf(band), band, self.settings.pixel_scale, limit)
+
     def noise_rng(self, band: str) -> np.random.Generator:
         """Return the stream of one band's noise."""
         return stream(self.seed, self.index, f"{self.kind}_noise_{band}")
 
 
-def draw_band(
-    sources: Table, shape: tuple[int, int], band: str, exposure: Exposure
-) -> NDArray[np.float32]:
-    """Draw the image of one band with its noise.
+def draw_bands(
+    sources: Table, shape: tuple[int, int], bands: Sequence[str], exposure: Exposure
+) -> Iterator[tuple[str, NDArray[np.float32]]]:
+    """Yield (band, image with noise) one after another.
 
     Args:
         sources: Source catalog with pixel positions of this image.
         shape: (H, W) [px].
-        band: Band name.
+        bands: Band names.
         exposure: PSF, noise and seeds.
 
-    Returns:
-        Counts, shape (H, W).
+    Yields:
+        Band and counts, shape (H, W).
     """
-    sigma, settings = exposure.sigma(band), exposure.settings
-    view = View(shape, exposure.psf(band), band, settings.pixel_scale, FAINT_FRACTION * sigma)
-    image = get_renderer(exposure.renderer)(sources, view)
-    add_noise(image, sigma, exposure.noise_rng(band))
-    return image
-
-
-def draw_bands(
-    sources: Table, shape: tuple[int, int], bands: Sequence[str], exposure: Exposure
-) -> Iterator[tuple[str, NDArray[np.float32]]]:
-    """Yield (band, image) one after another, so that one image is in memory at a time."""
-    for band in bands:
-        yield band, draw_band(sources, shape, band, exposure)
+    views = [exposure.view(band, shape) for band in bands]
+    images = get_renderer(exposure.renderer)(sources, views)
+    for band, image in zip(bands, images, strict=True):
+        add_noise(image, exposure.sigma(band), exposure.noise_rng(band))
+        yield band, image
 
 
 def image_header(wcs_cards: dict[str, Card], band: str, exposure: Exposure) -> Header:

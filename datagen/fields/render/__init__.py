@@ -1,8 +1,8 @@
-"""Renderers: from a source catalog to a noiseless image; one module and one entry each."""
+"""Renderers: from a source catalog to noiseless images; one module and one entry each."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 
 import numpy as np
@@ -14,14 +14,17 @@ from datagen.fields.render.view import View
 
 __all__ = ["RENDERERS", "Renderer", "View", "get_renderer"]
 
-Renderer = Callable[[Table, View], NDArray[np.float32]]
+Renderer = Callable[[Table, Sequence[View]], Iterator[NDArray[np.float32]]]
 
 # Imported on demand: each renderer brings its own heavy library.
-RENDERERS = {"galsim": "datagen.fields.render.galsim_renderer"}
+RENDERERS = {
+    "fourier": "datagen.fields.render.fourier_renderer",
+    "galsim": "datagen.fields.render.galsim_renderer",
+}
 
 
 def get_renderer(name: str) -> Renderer:
-    """Return the function `render(sources, view)` of a renderer.
+    """Return the function `render(sources, views)` of a renderer.
 
     Raises:
         ConfigError: No renderer has this name.

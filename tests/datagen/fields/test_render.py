@@ -5,6 +5,7 @@ from collections.abc import Callable
 import galsim
 import numpy as np
 import pytest
+import torch
 from astropy.table import Table
 from numpy.typing import NDArray
 
@@ -22,6 +23,15 @@ ACCURATE = galsim.GSParams(folding_threshold=5e-4, maxk_threshold=1e-4, kvalue_a
 
 def view(side: int = 160, faint_limit: float = 0.02 * SIGMA) -> View:
     return View((side, side), PSF, "i", SCALE, faint_limit)
+
+
+@pytest.fixture(params=["fourier", "galsim"])
+def renderer(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def draw(renderer: str, sources: Table, seen: View) -> NDArray[np.float32]:
+    return next(get_renderer(renderer)(sources, [seen]))
 
 
 def plain_galsim(sources: Table, side: int = 160) -> NDArray[np.float32]:
@@ -60,70 +70,110 @@ KINDS: dict[str, dict[str, float]] = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_agrees_with_plain_galsim(kind: str, make_sources: MakeSources) -> None:
+def test_agrees_with_plain_galsim(renderer: str, kind: str, make_sources: MakeSources) -> None:
     rng = np.random.default_rng(3)
     x, y = rng.uniform(0, 160, (2, 6)).tolist()
     flux = [3e2, 1e3, 3e3, 1e4, 3e4, 1e5]
     sources = make_sources(x, y, FLUX_I=flux, HLR=[0.2, 0.3, 0.5, 0.8, 1.2, 2.0], **KINDS[kind])
-    image, expected = get_renderer("galsim")(sources, view()), plain_galsim(sources)
+    image, expected = draw(renderer, sources, view()), plain_galsim(sources)
     assert np.abs(image - expected).max() < 0.05 * SIGMA
     assert np.abs(image - expected).max() < 1e-4 * expected.max()
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_flux_is_conserved(kind: str, make_sources: MakeSources) -> None:
+def test_flux_is_conserved(renderer: str, kind: str, make_sources: MakeSources) -> None:
     sources = make_sources([150.3], [149.8], FLUX_I=1e4, HLR=0.6, **KINDS[kind])
-    image = get_renderer("galsim")(sources, view(300))
+    image = draw(renderer, sources, view(300))
     assert image.sum() == pytest.approx(1e4, rel=5e-3)
 
 
-def test_light_left_out_is_below_the_limit(make_sources: MakeSources) -> None:
+def test_light_left_out_is_below_the_limit(renderer: str, make_sources: MakeSources) -> None:
     sources = make_sources([150.0], [150.0], FLUX_I=1e5, HLR=1.5, FRACDEV=1)
-    wide = get_renderer("galsim")(sources, view(300, 1e-6))
-    cut = get_renderer("galsim")(sources, view(300, 0.1))
+    wide = draw(renderer, sources, view(300, 1e-6))
+    cut = draw(renderer, sources, view(300, 0.1))
     assert (cut == 0).any()
     assert np.abs(wide - cut).max() < 0.1
 
 
-def test_sub_pixel_positions_are_pixel_centres(make_sources: MakeSources) -> None:
-    image = get_renderer("galsim")(make_sources([40.3], [71.8], SOURCE_TYPE=1), view(128))
+def test_sub_pixel_positions_are_pixel_centres(renderer: str, make_sources: MakeSources) -> None:
+    image = draw(renderer, make_sources([40.3], [71.8], SOURCE_TYPE=1), view(128))
     rows, cols = np.indices(image.shape)
     assert (image * cols).sum() / image.sum() == pytest.approx(40.3, abs=0.01)
     assert (image * rows).sum() / image.sum() == pytest.approx(71.8, abs=0.01)
     assert np.unravel_index(image.argmax(), image.shape) == (72, 40)
 
 
-def test_shear_along_x_stretches_columns(make_sources: MakeSources) -> None:
+def test_shear_along_x_stretches_columns(renderer: str, make_sources: MakeSources) -> None:
     sources = make_sources([80], [80], G1=0.4, HLR=1.0)
-    image = get_renderer("galsim")(sources, view())
+    image = draw(renderer, sources, view())
     rows, cols = np.indices(image.shape) - 80
     assert (image * cols**2).sum() > 1.5 * (image * rows**2).sum()
 
 
-def test_sources_outside_the_edge_give_their_light_inside(make_sources: MakeSources) -> None:
-    whole = get_renderer("galsim")(make_sources([100.2], [40.0], FLUX_I=1e5, HLR=1.5), view(160))
-    moved = get_renderer("galsim")(make_sources([-3.8], [40.0], FLUX_I=1e5, HLR=1.5), view(56))
+def test_sources_outside_the_edge_give_their_light_inside(
+    renderer: str, make_sources: MakeSources
+) -> None:
+    whole = draw(renderer, make_sources([100.2], [40.0], FLUX_I=1e5, HLR=1.5), view(160))
+    moved = draw(renderer, make_sources([-3.8], [40.0], FLUX_I=1e5, HLR=1.5), view(56))
     assert moved.sum() > 0
     assert np.allclose(moved, whole[:56, 104:160], atol=1e-3)
 
 
-def test_far_and_dark_sources_draw_nothing(make_sources: MakeSources) -> None:
+def test_far_and_dark_sources_draw_nothing(renderer: str, make_sources: MakeSources) -> None:
     sources = make_sources([-4000, 50], [50, 50], FLUX_I=[1000.0, 0.0])
-    assert not get_renderer("galsim")(sources, view()).any()
-    assert not get_renderer("galsim")(make_sources([], []), view()).any()
+    assert not draw(renderer, sources, view()).any()
+    assert not draw(renderer, make_sources([], []), view()).any()
 
 
-def test_galaxies_without_a_size_are_points(make_sources: MakeSources) -> None:
-    render = get_renderer("galsim")
-    galaxy_image = render(make_sources([50.2], [50.1], HLR=0.0), view())
-    assert np.array_equal(galaxy_image, render(make_sources([50.2], [50.1], SOURCE_TYPE=1), view()))
+def test_galaxies_without_a_size_are_points(renderer: str, make_sources: MakeSources) -> None:
+    galaxy_image = draw(renderer, make_sources([50.2], [50.1], HLR=0.0), view())
+    assert np.array_equal(
+        galaxy_image, draw(renderer, make_sources([50.2], [50.1], SOURCE_TYPE=1), view())
+    )
 
 
-def test_images_add_up_and_repeat(make_sources: MakeSources) -> None:
-    render = get_renderer("galsim")
+def test_images_add_up_and_repeat(renderer: str, make_sources: MakeSources) -> None:
     both = make_sources([30.0, 90.4], [40.0, 70.1])
-    total = render(both[:1], view()) + render(both[1:], view())
-    assert np.array_equal(render(both, view()), total)
+    total = draw(renderer, both[:1], view()) + draw(renderer, both[1:], view())
+    image = draw(renderer, both, view())
+    assert np.array_equal(image, draw(renderer, both, view()))
+    assert np.abs(image - total).max() < 1e-4
+
+
+@pytest.mark.parametrize("fwhm_arcsec", [0.35, 0.6, 0.9, 1.6])
+def test_renderers_agree_in_every_band(fwhm_arcsec: float, make_sources: MakeSources) -> None:
+    rng = np.random.default_rng(5)
+    n = 60
+    x, y = rng.uniform(-40, 340, n), rng.uniform(-40, 740, n)
+    columns: dict[str, object] = {
+        "FLUX_I": 10 ** rng.uniform(2, 6, n),
+        "FLUX_G": 10 ** rng.uniform(2, 6, n),
+        "HLR": rng.uniform(0.1, 2.0, n),
+        "FRACDEV": rng.choice([0.0, 0.3, 1.0], n),
+        "G1": rng.normal(0, 0.2, n),
+        "SOURCE_TYPE": rng.random(n) < 0.3,
+    }
+    sources = make_sources(x.tolist(), y.tolist(), **columns)
+    # Longer than a block, and no square.
+    views = [
+        View((700, 300), PsfModel(fwhm_arcsec, 2.5, 0.05, 0.02), "i", SCALE, 0.02 * SIGMA),
+        View((700, 300), PsfModel(1.2, 2.5, -0.05, 0.0), "g", SCALE, 0.04),
+    ]
+    fast, reference = (list(get_renderer(name)(sources, views)) for name in ("fourier", "galsim"))
+    for image, expected, seen in zip(fast, reference, views, strict=True):
+        assert np.abs(image - expected).max() < 0.05 * seen.faint_limit / 0.02
+
+
+def test_the_number_of_threads_changes_nothing(make_sources: MakeSources) -> None:
+    sources = make_sources([30.0, 90.4], [40.0, 70.1])
+    before = torch.get_num_threads()
+    images = []
+    for n_threads in (1, 2):
+        torch.set_num_threads(n_threads)
+        images.append(draw("fourier", sources, view()))
+        assert torch.get_num_threads() == n_threads
+    torch.set_num_threads(before)
+    assert np.array_equal(*images)
 
 
 def test_reach_of_the_profiles() -> None:
@@ -138,5 +188,7 @@ def test_reach_of_the_profiles() -> None:
 
 
 def test_unknown_renderer() -> None:
-    with pytest.raises(ConfigError, match=r"renderer to be one of galsim.*renderer = povray"):
+    with pytest.raises(
+        ConfigError, match=r"renderer to be one of fourier, galsim.*renderer = povray"
+    ):
         get_renderer("povray")
