@@ -44,9 +44,13 @@ class Components:
     def __len__(self) -> int:
         return len(self.x)
 
-    def take(self, rows: NDArray[np.bool_] | slice) -> Components:
+    def take(self, rows: NDArray[np.bool_] | NDArray[np.int64] | slice) -> Components:
         """Return some of the rows."""
         return Components(**{name: getattr(self, name)[rows] for name in _names()})
+
+    def with_flux(self, flux: FloatArray) -> Components:
+        """Return the same profiles with other fluxes, shape (N, bands) [counts]."""
+        return dataclasses.replace(self, flux=flux)
 
     def reach(self, limit: FloatArray) -> FloatArray:
         """Return how far each profile stays brighter than a limit along its major axis.

@@ -26,8 +26,8 @@ from datagen.fields.render.view import View
 
 # Sizes at which FFTs are fast; sources that need more are cut at the last one.
 STAMP_SIZES = (32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096)
-# Where the kernel is cut; with GalSim's default 1e-3 bright stars err by 4e-4 of their peak.
-KERNEL_CUT = 1e-4
+# Where the kernel is cut; with GalSim's default 1e-3 bright stars err by 4e-4 of their peak,
+KERNEL_CUT = 1e-5
 
 
 def render(sources: Table, views: Sequence[View]) -> Iterator[NDArray[np.float32]]:

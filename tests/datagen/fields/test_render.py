@@ -91,7 +91,7 @@ def test_light_left_out_is_below_the_limit(renderer: str, make_sources: MakeSour
     sources = make_sources([150.0], [150.0], FLUX_I=1e5, HLR=1.5, FRACDEV=1)
     wide = draw(renderer, sources, view(300, 1e-6))
     cut = draw(renderer, sources, view(300, 0.1))
-    assert (cut == 0).any()
+    assert (np.abs(cut) < 1e-3).any()
     assert np.abs(wide - cut).max() < 0.1
 
 
