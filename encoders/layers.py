@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 
 class ConvNormAct(nn.Sequential):
@@ -62,20 +61,6 @@ def input_span(layers: Iterable[nn.Module], first: int, last: int) -> tuple[int,
         first = first * stride - padding
         last = last * stride - padding + dilation * (kernel - 1)
     return first, last
-
-
-def cell_pool(features: Tensor, factor: int) -> Tensor:
-    """Return the maximum and the mean of every `factor` x `factor` block.
-
-    Args:
-        features: (B, C, H, W).
-        factor: Side of a block; divides H and W.
-
-    Returns:
-        (B, 2 C, H / factor, W / factor).
-    """
-    highest = nn.functional.max_pool2d(features, factor)
-    return torch.cat((highest, nn.functional.avg_pool2d(features, factor)), dim=1)
 
 
 _WINDOWED = (nn.Conv2d, nn.Conv3d, nn.AvgPool2d)

@@ -10,24 +10,27 @@ from torch import Tensor, nn
 from datagen.errors import ConfigError
 from encoders.fields.losses import N_REDSHIFT_CLASSES
 from encoders.fields.photometry import APERTURES_PX, STEP_PX, aperture_maps
-from encoders.layers import cell_pool, down, input_span, same
+from encoders.layers import ConvNormAct, down, input_span, same
 
 # Strides of the two feature maps that the head sees.
 FINE_PX = 16
 COARSE_PX = 64
+# The least that a cell's squares add up to: a logit of -14.
+LEAST_HAZARD = 1e-6
 # How far the widest aperture reaches, for the receptive field.
 _WIDEST = nn.AvgPool2d(APERTURES_PX[-1], STEP_PX, padding=(APERTURES_PX[-1] - STEP_PX) // 2)
 
 
 class MembershipNetwork(nn.Module):
-    """Aperture photometry, strided convolutions to 16 px and 64 px, and a head on each cell.
+    """Aperture photometry, strided convolutions to 16 px and 64 px, and a logit for each 16 px.
 
-    `logit = head(max and mean over the cell of fine features, coarse features at the cell)`.
-    The fine branch sees galaxies and their colours and says in which redshift interval they lie,
-    the coarse one counts their neighbours. Training on the redshifts of all bright galaxies, not
-    of members alone, teaches it colours from far fewer fields. Nothing
-    depends on statistics over the window, so that a cell's logit is a function of the pixels
-    within `receptive_field_px` and of nothing else.
+    The fine branch sees galaxies and their colours and says in which redshift interval they lie;
+    the coarse one counts their neighbours. A head on both gives the probability p_i that a square
+    of 16 px holds a member, and a cell holds one if any of its squares does:
+    `p = 1 - prod_i (1 - p_i)`. Training on the redshifts of all bright galaxies, not of members
+    alone, teaches the fine branch colours from far fewer fields. Nothing depends on statistics over
+    the window, so that a cell's logit is a function of the pixels within `receptive_field_px` and
+    of nothing else.
 
     Example:
         >>> network = MembershipNetwork(n_bands=4, cell_px=128, width=16, context_layers=2)
@@ -47,17 +50,16 @@ class MembershipNetwork(nn.Module):
         self.n_bands, self.cell_px = n_bands, cell_px
         mid, wide = 2 * width, 4 * width
         self.fine = nn.Sequential(
-            same(len(APERTURES_PX) * n_bands, width),
-            *(down(width, mid), same(mid, mid), down(mid, mid), same(mid, mid)),
+            *(down(len(APERTURES_PX) * n_bands, mid), same(mid, mid)),
+            *(down(mid, mid), same(mid, mid)),
         )
         self.redshift = nn.Conv2d(mid, N_REDSHIFT_CLASSES, 1)
         n_fine = mid + N_REDSHIFT_CLASSES
         context = [same(wide, wide) for _ in range(context_layers)]
         self.coarse = nn.Sequential(down(n_fine, mid), down(mid, wide), *context)
-        # Pooled features come twice, as maximum and mean.
-        n_head = n_fine * (1 + (cell_px > FINE_PX)) + wide * (1 + (cell_px > COARSE_PX))
         self.head = nn.Sequential(
-            nn.Conv2d(n_head, wide, 1), nn.SiLU(inplace=True), nn.Conv2d(wide, 1, 1)
+            ConvNormAct(n_fine + wide, mid, 1, 1, 0),
+            nn.Conv2d(mid, 1, 1),
         )
 
     @property
@@ -98,10 +100,11 @@ class MembershipNetwork(nn.Module):
         fine = self.fine(padded.contiguous(memory_format=torch.channels_last))
         redshift = self.redshift(fine)
         fine = torch.cat((fine, redshift.softmax(dim=1).to(fine.dtype)), dim=1)
-        coarse = self._to_cells(self.coarse(fine), COARSE_PX)
-        cells = torch.cat((self._to_cells(fine, FINE_PX), coarse), dim=1)
+        coarse = nn.functional.interpolate(self.coarse(fine), scale_factor=COARSE_PX // FINE_PX)
+        squares = self.head(torch.cat((fine, coarse), dim=1))
         rows, columns = (side * STEP_PX // FINE_PX for side in apertures.shape[-2:])
-        return self.head(cells)[:, 0, :ny, :nx], redshift[..., :rows, :columns]
+        cells = any_of(squares[:, 0], self.cell_px // FINE_PX)
+        return cells[:, :ny, :nx], redshift[..., :rows, :columns]
 
     def start_from(self, logit: float) -> None:
         """Let the untrained network answer `logit` everywhere: the base rate of the labels."""
@@ -110,16 +113,9 @@ class MembershipNetwork(nn.Module):
         assert last.bias is not None
         # Small, not zero: the layers below would get no gradient.
         nn.init.normal_(last.weight, std=1e-2)
-        nn.init.constant_(last.bias, logit)
-
-    def _n_pooled(self, channels: int, stride: int) -> int:
-        """Return the channels per cell: maximum and mean if a cell holds more than one pixel."""
-        return 2 * channels if stride < self.cell_px else channels
-
-    def _to_cells(self, features: Tensor, stride: int) -> Tensor:
-        if stride < self.cell_px:
-            return cell_pool(features, self.cell_px // stride)
-        return nn.functional.interpolate(features, scale_factor=stride // self.cell_px)
+        n_squares = (self.cell_px // FINE_PX) ** 2
+        hazard = math.log1p(math.exp(logit)) / n_squares
+        nn.init.constant_(last.bias, math.log(math.expm1(hazard)))
 
     def _reach(self, cell: int) -> int:
         """Return how far beyond its own border cell number `cell` sees [px]."""
@@ -129,6 +125,23 @@ class MembershipNetwork(nn.Module):
         coarse = input_span(chain, first_px // COARSE_PX, last_px // COARSE_PX)
         first, last = min(fine[0], coarse[0]), max(fine[1], coarse[1])
         return max(first_px - first, last - last_px)
+
+
+def any_of(logits: Tensor, factor: int) -> Tensor:
+    """Return the logits that any of `factor` x `factor` independent events happens.
+
+    `ln(p / (1 - p))` with `-ln(1 - p) = sum_i -ln(1 - p_i)`, the sum of the hazards.
+
+    Args:
+        logits: (B, H, W).
+        factor: Side of a block; divides H and W.
+
+    Returns:
+        (B, H / factor, W / factor), float32.
+    """
+    hazard = nn.functional.avg_pool2d(nn.functional.softplus(logits.float()), factor) * factor**2
+    hazard = hazard.clamp_min(LEAST_HAZARD)
+    return hazard + torch.log(-torch.expm1(-hazard))
 
 
 def check_layout(n_bands: int, cell_px: int) -> None:
