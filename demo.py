@@ -48,12 +48,14 @@ STEPS = {
         *PRIOR,
     ],
     "train": ["train.py", "model=membership", "experiment=demo"],
-    # Systems as rich as these cover many cells; smaller groups of cells are chance.
+    # Systems as rich as these cover many cells; smaller groups of cells are chance, and peaks
+    # close together belong to one.
     "predict": [
         "inference/predict.py",
         "survey=des_dr2",
         "predict.n_threads=2",
-        "predict.min_cells=6",
+        "predict.min_cells=10",
+        "predict.separation_cells=5",
     ],
     "evaluate": ["inference/evaluate.py"],
     "compare with a baseline": ["benchmarks/membership.py"],
