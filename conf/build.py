@@ -24,7 +24,7 @@ def build(node: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - the class that `_t
         The object.
 
     Raises:
-        ConfigError: A key is unknown, missing or of the wrong type.
+        ConfigError: A key is unknown or missing, or a value has the wrong type or range.
         SkyfoldError: What the constructor itself found wrong.
     """
     try:
@@ -33,7 +33,7 @@ def build(node: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - the class that `_t
         cause = error.__cause__
         if isinstance(cause, SkyfoldError):
             raise cause from error
-        if isinstance(cause, TypeError) or cause is None:
+        if isinstance(cause, TypeError | ValueError) or cause is None:
             target = node.get("_target_") if node else None
             raise ConfigError(f"cannot build {target}: {cause or error}", value=target) from error
         raise

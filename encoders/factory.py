@@ -27,7 +27,8 @@ def build_part(spec: Mapping[str, Any], kind: type[T], *args: object, **kwargs: 
         **kwargs: More keyword arguments; they win over `spec`.
 
     Raises:
-        ConfigError: `_target_` is missing or not allowed, or an argument is unknown or missing.
+        ConfigError: `_target_` is missing or not allowed, or an argument is unknown, missing or
+            out of range.
     """
     target = spec.get("_target_")
     found = _find(target)
@@ -41,7 +42,9 @@ def build_part(spec: Mapping[str, Any], kind: type[T], *args: object, **kwargs: 
     options = {str(key): value for key, value in spec.items() if key != "_target_"} | kwargs
     try:
         return found(*args, **options)
-    except TypeError as error:
+    except ConfigError:
+        raise
+    except (TypeError, ValueError) as error:
         raise ConfigError(f"cannot build {target}: {error}", target) from error
 
 

@@ -10,15 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from hydra.errors import InstantiationException
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.loggers import Logger
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from conf.build import build
 from conf.running import run_folder
-from datagen.errors import OutputError
+from datagen.errors import ConfigError, OutputError
 from datagen.files import output_error
 from encoders.checkpoint import check_resumable
 from encoders.devices import check_sweep, one_device, quiet_lightning
@@ -52,14 +54,16 @@ def train(cfg: DictConfig) -> dict[str, float]:
     datamodule: LightningDataModule = build(cfg.data)
     model: LightningModule = build(cfg.model, card=datamodule.card())  # type: ignore[attr-defined]
     loggers = build_loggers(cfg, folder)
-    trainer: Trainer = build(
+    trainer = build_trainer(
         cfg.trainer,
         callbacks=build_callbacks(cfg, loggers),
         logger=loggers or False,
         default_root_dir=str(folder),
         enable_progress_bar=_shows_bar(cfg),
     )
-    log.info("training in %s", folder)
+    if trainer.is_global_zero:
+        start = f"from {cfg.ckpt_path}" if cfg.ckpt_path is not None else "from scratch"
+        log.info("training %s in %s", start, folder)
     trainer.fit(model, datamodule=datamodule, ckpt_path=cfg.ckpt_path, weights_only=True)
     metrics = _plain(trainer.callback_metrics)
     _leave_process_group()
@@ -79,7 +83,7 @@ def test(
         log.info("there are no test data")
         return {}
     best = getattr(trained.checkpoint_callback, "best_model_path", "") or None
-    trainer: Trainer = build(
+    trainer = build_trainer(
         OmegaConf.merge(cfg.trainer, {"strategy": "auto", "num_nodes": 1}),
         devices=one_device(cfg.trainer.devices),
         callbacks=[],
@@ -95,6 +99,21 @@ def test(
     figures = ", ".join(f"{name} {value:.4f}" for name, value in sorted(metrics.items()))
     log.info("tested %s: %s", best or "the last weights", figures)
     return metrics
+
+
+def build_trainer(node: DictConfig | ListConfig, **kwargs: Any) -> Trainer:  # noqa: ANN401 - Lightning's own
+    """Build a trainer.
+
+    Raises:
+        ConfigError: A setting is wrong, or the machine has no such accelerator.
+    """
+    try:
+        trainer: Trainer = build(node, **kwargs)
+    except InstantiationException as error:
+        if isinstance(error.__cause__, MisconfigurationException):
+            raise ConfigError(f"cannot build the trainer: {error.__cause__}") from error
+        raise
+    return trainer
 
 
 def check_writable(folder: Path) -> None:

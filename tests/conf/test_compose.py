@@ -1,4 +1,4 @@
-"""Every YAML file composes, and every `_target_` group builds."""
+"""Every YAML file composes, and every object that it describes is built."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from conf import schema
 from conf.build import build, build_settings
 from datagen.errors import ConfigError
+from encoders.training import build_callbacks, build_loggers, build_trainer
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 PRIMARIES = sorted(path.stem for path in CONF.glob("*.yaml"))
@@ -28,6 +29,15 @@ def composed(primary: str, *overrides: str) -> DictConfig:
         return compose(primary, overrides=list(overrides), return_hydra_config=True)
 
 
+CARD = {
+    "task": "membership",
+    "bands": ["g", "r", "i", "z"],
+    "pixel_scale": 0.263,
+    "zero_point": 30.0,
+    "cell_px": 128,
+    "data_hash": "",
+    "prevalence": 0.1,
+}
 # Groups that other groups include, with where they stand.
 INNER = {"prior": ("datagen", "prior@data_gen.prior"), "image": ("datagen", "image@data_gen.image")}
 
@@ -82,6 +92,27 @@ def test_every_group_file_composes_and_its_targets_exist(path: Path) -> None:
     OmegaConf.resolve(cfg)
     for node in targets(cfg):
         assert callable(get_object(node["_target_"])), node["_target_"]
+
+
+@pytest.mark.parametrize("path", GROUP_FILES, ids=lambda p: f"{p.parent.name}/{p.stem}")
+def test_every_group_file_is_instantiated(path: Path, tmp_path: Path) -> None:
+    cfg = composed_with(path)
+    for name in ("data_gen", "predict", "survey", "evaluate"):
+        if name in cfg:
+            assert dataclasses.is_dataclass(build_settings(cfg[name], name))
+    if "trainer" not in cfg:
+        return
+    # A machine without GPU refuses the accelerator, not the other settings.
+    trainer = build_trainer(cfg.trainer, accelerator="cpu", devices=1, logger=False)
+    assert trainer.num_devices == 1
+    assert build(cfg.data).options.batch_size == cfg.data.batch_size
+    model = build(cfg.model, card=CARD)
+    assert sum(p.numel() for p in model.parameters()) > 0
+    loggers = build_loggers(cfg, tmp_path)
+    assert len(loggers) == len(cfg.logger or {})
+    # Rates are monitored only where they can be logged.
+    names = [name for name in cfg.callbacks or {} if loggers or name != "learning_rate"]
+    assert len(build_callbacks(cfg, loggers)) == len(names)
 
 
 @pytest.mark.parametrize("name", ["fields", "survey"])
