@@ -26,6 +26,7 @@ def build(node: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - the class that `_t
     Raises:
         ConfigError: A key is unknown or missing, or a value has the wrong type or range.
         SkyfoldError: What the constructor itself found wrong.
+        Exception: Any other error of the constructor, as it raised it.
     """
     try:
         return instantiate(node, _convert_="all", _recursive_=False, **kwargs)
@@ -36,7 +37,7 @@ def build(node: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - the class that `_t
         if isinstance(cause, TypeError | ValueError) or cause is None:
             target = node.get("_target_") if node else None
             raise ConfigError(f"cannot build {target}: {cause or error}", value=target) from error
-        raise
+        raise cause from error
 
 
 def build_settings(node: DictConfig, name: str) -> Any:  # noqa: ANN401 - the dataclass named

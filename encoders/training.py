@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.errors import InstantiationException
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer, seed_everything
@@ -109,10 +108,8 @@ def build_trainer(node: DictConfig | ListConfig, **kwargs: Any) -> Trainer:  # n
     """
     try:
         trainer: Trainer = build(node, **kwargs)
-    except InstantiationException as error:
-        if isinstance(error.__cause__, MisconfigurationException):
-            raise ConfigError(f"cannot build the trainer: {error.__cause__}") from error
-        raise
+    except MisconfigurationException as error:
+        raise ConfigError(f"cannot build the trainer: {error}") from error
     return trainer
 
 

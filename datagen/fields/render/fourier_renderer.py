@@ -30,7 +30,7 @@ from datagen.fields.render.spectra import Grid, image_spectrum, largest_amplitud
 from datagen.fields.render.view import View
 
 # Sides at which stamps are drawn [px]; sources that need more are cut at the last one.
-STAMP_SIZES = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
+STAMP_SIZES = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096)
 # Samples of the stamps that are drawn at once; larger batches fall out of the cache.
 BATCH_SAMPLES = 2**17
 # Side of the blocks in which a plane is convolved, at least this many times the PSF's reach.
