@@ -173,7 +173,12 @@ class Manifest:
         return not job.is_gathering and all(self._is_whole(path) for path in job.outputs)
 
     def record(self, job: Job, seconds: float) -> None:
-        """Append one line per output of a finished job."""
+        """Append one line per output of a finished job.
+
+        A gathering job has none: it is run each time, and each shard gathers into the same file.
+        """
+        if job.is_gathering:
+            return
         lines = [self._line(job, path, seconds) for path in job.outputs]
         try:
             with self.path.open("a") as stream:
@@ -240,19 +245,30 @@ def _claim(folder: Path, settings: JobSettings) -> None:
     """Bind the folder to these settings, or refuse if it is bound to others."""
     path = folder / SETTINGS_FILE
     wanted = json.loads(json.dumps(settings.content()))
-    if path.exists():
-        found = read_json(path)
-        if found == wanted:
-            return
+    # Looked for before the settings, which stand there before any file of a run: another shard,
+    # started at the same time, may write both in between.
+    left = next(_owned_files(folder, settings), None)
+    found = read_json(path) if path.exists() else None
+    if found == wanted:
+        return
+    if found is not None or left is not None:
         if not settings.overwrite:
+            unlike = f"no {SETTINGS_FILE} tells those of {left}"
+            if found is not None:
+                unlike = _first_difference(found, wanted)
             raise ConfigError(
-                f"{folder} holds files made with other settings "
-                f"({_first_difference(found, wanted)}); choose another data_gen.data_dir, or add "
-                "data_gen.overwrite=true to replace them",
+                f"{folder} holds files made with other settings ({unlike}); choose another "
+                "data_gen.data_dir, or add data_gen.overwrite=true to replace them",
                 value=str(folder),
             )
         _remove_outputs(folder, settings)
     write_json(path, wanted)
+
+
+def _owned_files(folder: Path, settings: JobSettings) -> Iterator[Path]:
+    """Yield the files that the simulator made, or that stand where it would put its own."""
+    for pattern in settings.owned():
+        yield from (p for p in sorted(folder.glob(pattern)) if not p.name.startswith(PARTIAL))
 
 
 def _first_difference(found: Any, wanted: Any, name: str = "data_gen") -> str:  # noqa: ANN401
@@ -279,7 +295,7 @@ def _remove_outputs(folder: Path, settings: JobSettings) -> None:
     for name in read_manifest(folder):
         (folder / name).unlink(missing_ok=True)
     # A killed run leaves files that no manifest lists.
-    for path in (path for pattern in settings.owned() for path in folder.glob(pattern)):
+    for path in _owned_files(folder, settings):
         path.unlink()
     for path in folder.glob("manifest-*.jsonl"):
         path.unlink()

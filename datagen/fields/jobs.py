@@ -18,6 +18,7 @@ from datagen.fields.config import FieldsConfig
 from datagen.fields.datum import UNITS, CellRules, cell_catalog, redshift_map
 from datagen.fields.images import Exposure, draw_bands, image_header
 from datagen.fields.prior import draw_sky
+from datagen.fields.schema import check_config_hash
 from datagen.fields.sky import SkyArea
 from datagen.fields.version import FORMAT_VERSION, VERSION
 from datagen.fields.wcs import Card, tan_cards, tan_wcs
@@ -107,7 +108,7 @@ def make_images(config: FieldsConfig, index: int) -> None:
     """Draw all bands of one field from its source catalog on disk."""
     folder = Path(config.data_dir)
     path = files.catalog_path(folder, index)
-    sources = files.read_catalog(path)
+    sources = _read_sources(path, config)
     shape = (config.image_size, config.image_size)
     cards = _field_cards(sources, path, config)
     exposure = Exposure(
@@ -116,6 +117,13 @@ def make_images(config: FieldsConfig, index: int) -> None:
     for band, image in draw_bands(sources, shape, config.bands, exposure):
         header = image_header(cards, band, exposure)
         files.write_image(files.image_path(folder, index, band), image, header)
+
+
+def _read_sources(path: Path, config: FieldsConfig) -> Table:
+    """Read a source catalog that was made with these settings."""
+    sources = files.read_catalog(path)
+    check_config_hash(sources.meta.get("config_hash"), config.content_hash(), path)
+    return sources
 
 
 def _field_cards(sources: Table, path: Path, config: FieldsConfig) -> dict[str, Card]:
@@ -141,7 +149,7 @@ def make_datum(config: FieldsConfig, number: int) -> None:
 
 def _field_datum(config: FieldsConfig, index: int) -> dict[str, Any]:
     folder, size = Path(config.data_dir), config.image_size
-    sources = files.read_catalog(files.catalog_path(folder, index))
+    sources = _read_sources(files.catalog_path(folder, index), config)
     images = np.empty((len(config.bands), size, size), np.float32)
     headers = []
     for plane, band in zip(images, config.bands, strict=True):
@@ -184,6 +192,7 @@ def _check_image(image: Any, header: fits.Header, path: Path, config: FieldsConf
     for key in ("PSFFWHM", "SKYSIGMA", "CRVAL1"):
         if key not in header:
             raise DataFormatError(f"{path}, {key}: the header has no such card; {again}", key)
+    check_config_hash(header.get("CONFHASH"), config.content_hash(), path)
 
 
 def _meta(

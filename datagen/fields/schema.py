@@ -71,6 +71,18 @@ def check_clusters(table: Table, path: Path) -> None:
     _check_columns(table, CLUSTER_COLUMNS, "cluster table", path)
 
 
+def check_config_hash(found: object, wanted: str, path: Path) -> None:
+    """Raise `DataFormatError` unless a file was made with the settings of this run.
+
+    Args:
+        found: Hash of the settings that the file carries; None without one.
+        wanted: Hash of this run's settings.
+        path: For the message.
+    """
+    if found != wanted:
+        raise _bad(path, "config_hash", f"expected {wanted} as in this run, but got {found}")
+
+
 def check_file_data(data: list[dict[str, Any]], path: Path) -> None:
     """Check the structure, shapes, types and values of a file datum.
 

@@ -6,11 +6,12 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from astropy.table import vstack
+from astropy.table import Table, vstack
 
 from datagen.errors import DataNotFoundError
 from datagen.fields import format as files
 from datagen.fields.images import Exposure, draw_bands, image_header
+from datagen.fields.schema import check_config_hash
 from datagen.fields.survey import Tile, survey_tile, tile_sky
 from datagen.fields.survey_config import SurveyConfig
 from datagen.fields.version import FORMAT_VERSION, VERSION
@@ -97,7 +98,9 @@ def make_tile_catalog(config: SurveyConfig, index: int) -> None:
 def make_tile_images(config: SurveyConfig, index: int) -> None:
     """Draw all bands of one tile from its source catalog on disk, one band at a time."""
     tile, folder = survey_tile(config, index), Path(config.data_dir)
-    sources = files.read_catalog(sources_path(folder, tile.name))
+    path = sources_path(folder, tile.name)
+    sources = files.read_catalog(path)
+    check_config_hash(sources.meta.get("config_hash"), config.content_hash(), path)
     exposure = Exposure(
         config.image, config.renderer, config.seed, index, "tile", config.content_hash()
     )
@@ -127,7 +130,7 @@ def make_truth(config: SurveyConfig) -> None:
             "python datagen/run.py data_gen=survey data_gen.phases=[catalog]",
             value=str(folder),
         )
-    tables = [files.read_clusters(tile_clusters_path(folder, name)) for name in present]
+    tables = [_read_clusters(config, tile_clusters_path(folder, name)) for name in present]
     meta: dict[str, Card] = {
         "format_version": FORMAT_VERSION,
         "seed": config.seed,
@@ -136,3 +139,9 @@ def make_truth(config: SurveyConfig) -> None:
         "package_version": VERSION,
     }
     files.write_clusters(folder / TRUTH_FILE, vstack(tables, metadata_conflicts="silent"), meta)
+
+
+def _read_clusters(config: SurveyConfig, path: Path) -> Table:
+    clusters = files.read_clusters(path)
+    check_config_hash(clusters.meta.get("config_hash"), config.content_hash(), path)
+    return clusters

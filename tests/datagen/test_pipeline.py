@@ -178,6 +178,33 @@ def test_replacing_removes_what_a_killed_run_left_without_a_line(tmp_path: Path)
     assert sorted(contents(tmp_path)) == ["copy/0.txt", "draw/0.txt"]
 
 
+def test_files_that_no_settings_explain_are_neither_adopted_nor_replaced(tmp_path: Path) -> None:
+    own = tmp_path / "draw" / "1.txt"
+    own.parent.mkdir()
+    own.write_text("mine")
+    with pytest.raises(ConfigError, match=r"no settings\.json tells those of .*1\.txt.*overwrite"):
+        pipeline.run(make(tmp_path))
+    assert own.read_text() == "mine"
+    assert [path.name for path in tmp_path.iterdir()] == ["draw"]
+    pipeline.run(make(tmp_path, nfiles=1, overwrite=True))
+    assert sorted(contents(tmp_path)) == ["copy/0.txt", "draw/0.txt"]
+
+
+def test_a_shard_that_starts_while_another_one_writes_is_let_in(tmp_path: Path) -> None:
+    other = make(tmp_path, shard=[1, 2])
+
+    @dataclass(frozen=True)
+    class Late(Numbers):
+        def owned(self) -> Sequence[str]:
+            # The other shard does all of its work while this one looks for files.
+            pipeline.run(other)
+            return super().owned()
+
+    mine = make(tmp_path, shard=[0, 2])
+    late = Late(**{f: getattr(mine, f) for f in Numbers.__dataclass_fields__})
+    assert pipeline.run(late) == {"made": 4, "skipped": 0}
+
+
 def test_nothing_is_removed_that_would_not_be_made_again(
     tmp_path: Path, expected: dict[str, str]
 ) -> None:

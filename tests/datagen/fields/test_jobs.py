@@ -12,7 +12,7 @@ from astropy.table import Table
 from astropy.wcs import WCS
 
 from datagen import pipeline
-from datagen.errors import DataFormatError, DataNotFoundError
+from datagen.errors import ConfigError, DataFormatError, DataNotFoundError
 from datagen.fields.config import FieldsConfig
 from datagen.fields.format import (
     catalog_path,
@@ -26,7 +26,7 @@ from datagen.fields.format import (
     write_catalog,
     write_image,
 )
-from datagen.fields.jobs import make_datum, make_images
+from datagen.fields.jobs import make_catalog, make_datum, make_images
 from datagen.fields.wcs import pixel_to_sky, tan_wcs
 
 MakeSources = Callable[..., Table]
@@ -126,7 +126,8 @@ def test_one_bright_member_is_at_the_same_place_everywhere(
         one[f"FLUX_{band}"] = 1e5
     folder = Path(config.data_dir)
     for index in (0, 1):
-        write_catalog(catalog_path(folder, index), one, {"ra_deg": 211.0, "dec_deg": -31.0})
+        meta = {"ra_deg": 211.0, "dec_deg": -31.0, "config_hash": config.content_hash()}
+        write_catalog(catalog_path(folder, index), one, meta)
         make_images(config, index)
     make_datum(config, 0)
 
@@ -176,9 +177,24 @@ def test_bad_images_are_refused(config: FieldsConfig) -> None:
         make_datum(config, 0)
 
 
+def test_files_of_other_settings_are_refused(config: FieldsConfig) -> None:
+    pipeline.run(dataclasses.replace(config, phases=["catalog", "image"]))
+    other = dataclasses.replace(config, seed=5, phases=["datum"])
+    for call in (make_images, make_datum):
+        with pytest.raises(DataFormatError, match=r"000000\.dat, config_hash: expected \w+ as in"):
+            call(other, 0)
+    (Path(config.data_dir) / "settings.json").unlink()
+    with pytest.raises(ConfigError, match=r"no settings\.json tells those of .*field_000000\.dat"):
+        pipeline.run(other)
+    make_catalog(other, 0)
+    with pytest.raises(DataFormatError, match=r"_g\.fits, config_hash: expected \w+ as in"):
+        make_datum(other, 0)
+
+
 def test_a_catalog_without_its_pointing_is_refused(
     config: FieldsConfig, make_sources: MakeSources
 ) -> None:
-    write_catalog(catalog_path(Path(config.data_dir), 0), make_sources([1.0], [2.0]), {})
+    meta = {"config_hash": config.content_hash()}
+    write_catalog(catalog_path(Path(config.data_dir), 0), make_sources([1.0], [2.0]), meta)
     with pytest.raises(DataFormatError, match="ra_deg and dec_deg: expected the field's centre"):
         make_images(config, 0)

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from datagen import pipeline
-from datagen.errors import ConfigError, DataNotFoundError
+from datagen.errors import ConfigError, DataFormatError, DataNotFoundError
 from datagen.fields.format import read_catalog, read_clusters, read_image
 from datagen.fields.survey import (
     patches_within,
@@ -24,7 +24,12 @@ from datagen.fields.survey import (
     tile_sky,
 )
 from datagen.fields.survey_config import SurveyConfig
-from datagen.fields.survey_jobs import sources_path, tile_image_path
+from datagen.fields.survey_jobs import (
+    make_tile_images,
+    make_truth,
+    sources_path,
+    tile_image_path,
+)
 from datagen.fields.validate import validate_folder
 from datagen.fields.wcs import pixel_to_sky, sky_to_pixel
 
@@ -257,6 +262,23 @@ def test_bytes_do_not_depend_on_the_number_of_tiles_or_shards(
         pipeline.run(dataclasses.replace(parts, shard=[shard, 2]))
     assert hashes(parts.data_dir) == once
     assert (Path(parts.data_dir) / "truth_clusters.ecsv").read_bytes() == truth
+
+
+def test_a_folder_is_right_whichever_shard_ran_first(survey_config: SurveyConfig) -> None:
+    config = dataclasses.replace(survey_config, phases=["catalog", "truth"])
+    for shard in (1, 0):
+        pipeline.run(dataclasses.replace(config, shard=[shard, 2]))
+    assert "3 cluster tables" in validate_folder(Path(config.data_dir))
+
+
+def test_catalogs_of_other_settings_are_refused(survey_config: SurveyConfig) -> None:
+    config = dataclasses.replace(survey_config, phases=["catalog"])
+    pipeline.run(config)
+    other = dataclasses.replace(config, seed=5)
+    with pytest.raises(DataFormatError, match=r"_sources\.dat, config_hash: expected \w+ as in"):
+        make_tile_images(other, 0)
+    with pytest.raises(DataFormatError, match=r"_clusters\.ecsv, config_hash: expected \w+ as in"):
+        make_truth(other)
 
 
 def test_truth_grows_with_the_survey(survey_config: SurveyConfig) -> None:
