@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
@@ -42,19 +43,35 @@ class WarmupCosine(LambdaLR):
 
 
 def build_scheduler(
-    spec: dict[str, object], optimizer: Optimizer, estimated_steps: int
+    spec: dict[str, object], optimizer: Optimizer, estimate: Callable[[], float]
 ) -> LRScheduler:
     """Build a scheduler that is advanced after every optimiser step.
 
     Args:
-        spec: `_target_` and arguments. `total_steps`, where given as null or below 1, becomes
-            `estimated_steps`.
+        spec: `_target_` and arguments. `total_steps`, where given as null or below 1, becomes the
+            estimate.
         optimizer: Whose learning rates it sets.
-        estimated_steps: Steps that the training will run.
+        estimate: Returns the steps that the training will run, infinity if nothing limits them; it
+            may be slow and is asked only if needed.
+
+    Raises:
+        ConfigError: The estimate is needed, but infinite.
     """
     options = dict(spec)
     if "total_steps" in options:
         wanted = options["total_steps"]
         is_given = isinstance(wanted, int) and wanted > 0
-        options["total_steps"] = wanted if is_given else max(1, estimated_steps)
+        options["total_steps"] = wanted if is_given else _horizon(estimate(), wanted)
     return build_part(options, LRScheduler, optimizer)
+
+
+def _horizon(estimate: float, wanted: object) -> int:
+    if not math.isfinite(estimate):
+        raise ConfigError(
+            "expected model.scheduler.total_steps to be a number of steps >= 1 where neither "
+            "trainer.max_steps nor trainer.max_epochs limits the training, but got total_steps = "
+            f"{wanted}; set it (model.scheduler.total_steps=500), or leave the rate constant "
+            "(model.scheduler=null)",
+            wanted,
+        )
+    return max(1, int(estimate))

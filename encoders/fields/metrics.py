@@ -76,6 +76,43 @@ class ClusterMembershipAccuracy(Metric):
         return {name: value.float() for name, value in values.items()}
 
 
+class MeanLoss(Metric):
+    """Mean over all counted cells of all processes: `sum_b w_b L_b / sum_b w_b`.
+
+    A mean over batches would depend on how fields are dealt out, and count those with weight 0 that
+    only fill up a turn. NaN stays NaN: it says that a training has diverged. (`MeanMetric` of
+    torchmetrics drops either NaN or the weights.)
+    """
+
+    higher_is_better = False
+    is_differentiable = False
+    full_state_update = False
+    total: Tensor
+    weight: Tensor
+
+    def __init__(self, **kwargs: Any) -> None:  # noqa: ANN401 - torchmetrics
+        super().__init__(**kwargs)
+        zero = torch.zeros((), dtype=torch.float64)
+        self.add_state("total", default=zero, dist_reduce_fx="sum")
+        self.add_state("weight", default=zero.clone(), dist_reduce_fx="sum")
+
+    def update(self, loss: Tensor, weight: Tensor) -> None:
+        """Count a batch.
+
+        Args:
+            loss: Mean over the batch's cells, weighted by cell; a scalar.
+            weight: Weights of the cells; any shape.
+        """
+        n_cells = weight.double().sum()
+        self.total += loss.detach().double() * n_cells
+        self.weight += n_cells
+
+    def compute(self) -> Tensor:
+        """Return the mean as a float32 scalar; 0 where no cell counts."""
+        # Without cells the total is 0, or NaN from weights that are not finite.
+        return torch.where(self.weight > 0, self.total / self.weight, self.total).float()
+
+
 class Curve:
     """Counts above every bin edge, from highest to lowest, and what follows from them.
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from datagen.errors import ConfigError
 from encoders.factory import build_part
 from encoders.fields.losses import check_loss, membership_loss, redshift_loss
-from encoders.fields.metrics import ClusterMembershipAccuracy
+from encoders.fields.metrics import ClusterMembershipAccuracy, MeanLoss
 from encoders.fields.network import logit_of
 from encoders.fields.normalize import normalize
 from encoders.fields.photometry import aperture_maps
@@ -21,7 +21,7 @@ from encoders.schedules import build_scheduler
 
 Batch = dict[str, Any]
 LABELS = ("membership", "weight")
-PIXELS = ("images", "apertures", "background", "sigma", "mask")
+PIXELS = ("images", "apertures", "background", "sigma")
 
 
 class MembershipModule(LightningModule):
@@ -69,25 +69,20 @@ class MembershipModule(LightningModule):
             )
         to_channels_last(self.network)
         self.network.start_from(logit_of(card["prevalence"], self.loss["pos_weight"]))
-        self.val_metrics = ClusterMembershipAccuracy()
-        self.test_metrics = ClusterMembershipAccuracy()
+        self.val_metrics, self.val_loss = ClusterMembershipAccuracy(), MeanLoss()
+        self.test_metrics, self.test_loss = ClusterMembershipAccuracy(), MeanLoss()
         # Tuned on the validation cells; travels with the weights to test and prediction.
         self.register_buffer("threshold", torch.tensor(0.5))
 
-    def forward(
-        self, images: Tensor, background: Tensor, sigma: Tensor, mask: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, images: Tensor, background: Tensor, sigma: Tensor) -> Tensor:
         """Return logits (B, ny, nx).
 
         Args:
-            images: Counts (B, C, H, W).
+            images: Counts (B, C, H, W); bad pixels hold the background.
             background: Per image and band (B, C) [counts].
             sigma: Noise per image and band (B, C) [counts].
-            mask: True where a pixel is bad and counts as background, (B, H, W) or (B, C, H, W).
         """
         pixels = normalize(images, background, sigma)
-        if mask is not None:
-            pixels = pixels.masked_fill(mask if mask.ndim == 4 else mask[:, None], 0.0)
         logits: Tensor = self.network(pixels.contiguous(memory_format=torch.channels_last))
         return logits
 
@@ -106,14 +101,15 @@ class MembershipModule(LightningModule):
     def on_validation_epoch_start(self) -> None:
         """Forget the cells of the epoch before."""
         self.val_metrics.reset()
+        self.val_loss.reset()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Count the cells of a batch."""
-        self._evaluate(batch, "val", self.val_metrics)
+        self._evaluate(batch, self.val_metrics, self.val_loss)
 
     def on_validation_epoch_end(self) -> None:
         """Log the metrics and keep the threshold that they were tuned to."""
-        values = self.val_metrics.compute()
+        values = {**self.val_metrics.compute(), "loss": self.val_loss.compute()}
         if not self.trainer.sanity_checking:
             self.threshold.copy_(values["threshold"])
         self.log_dict({f"val/{name}": value for name, value in values.items()}, sync_dist=True)
@@ -121,23 +117,24 @@ class MembershipModule(LightningModule):
     def on_test_epoch_start(self) -> None:
         """Count at the threshold that was tuned on the validation cells."""
         self.test_metrics.reset()
+        self.test_loss.reset()
         self.test_metrics.threshold = float(self.threshold)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Count the cells of a batch."""
-        self._evaluate(batch, "test", self.test_metrics)
+        self._evaluate(batch, self.test_metrics, self.test_loss)
 
     def on_test_epoch_end(self) -> None:
         """Log the metrics at the tuned threshold."""
-        values = self.test_metrics.compute()
+        values = {**self.test_metrics.compute(), "loss": self.test_loss.compute()}
         self.log_dict({f"test/{name}": value for name, value in values.items()}, sync_dist=True)
 
     def predict_step(self, batch: Batch, batch_idx: int = 0) -> Batch:
         """Return the probability per cell and whatever else the batch carries.
 
         Args:
-            batch: `images`, `background`, `sigma`, optionally `mask` (see `forward`), or
-                `apertures` alone; other entries say where the images come from.
+            batch: `images`, `background`, `sigma` (see `forward`), or `apertures` alone; other
+                entries say where the images come from.
             batch_idx: Not used.
 
         Returns:
@@ -154,8 +151,9 @@ class MembershipModule(LightningModule):
         spec: Mapping[str, Any] | None = self.hparams["scheduler"]
         if spec is None:
             return optimizer
-        steps = int(self.trainer.estimated_stepping_batches)
-        scheduler = build_scheduler(dict(spec), optimizer, steps)
+        scheduler = build_scheduler(
+            dict(spec), optimizer, lambda: self.trainer.estimated_stepping_batches
+        )
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
@@ -171,19 +169,16 @@ class MembershipModule(LightningModule):
         if "apertures" in batch:
             scored: Tensor = self.network.score(batch["apertures"])[0]
             return scored
-        logits: Tensor = self(
-            batch["images"], batch["background"], batch["sigma"], batch.get("mask")
-        )
+        logits: Tensor = self(batch["images"], batch["background"], batch["sigma"])
         return logits
 
     def _loss(self, logits: Tensor, batch: Batch) -> Tensor:
         return membership_loss(logits, *(batch[key] for key in LABELS), **self.loss)
 
-    def _evaluate(self, batch: Batch, split: str, metrics: ClusterMembershipAccuracy) -> None:
+    def _evaluate(self, batch: Batch, metrics: ClusterMembershipAccuracy, mean: MeanLoss) -> None:
         logits = self._logits(batch)
         metrics.update(logits, *(batch[key] for key in LABELS))
-        loss = self._loss(logits, batch)
-        self.log(f"{split}/loss", loss, sync_dist=True, batch_size=len(batch["weight"]))
+        mean.update(self._loss(logits, batch), batch["weight"])
 
 
 def to_channels_last(network: nn.Module) -> None:

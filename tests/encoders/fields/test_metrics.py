@@ -17,7 +17,13 @@ from torchmetrics.functional.classification import (
     binary_recall,
 )
 
-from encoders.fields.metrics import N_BINS, ClusterMembershipAccuracy, edge_of, probability_of
+from encoders.fields.metrics import (
+    N_BINS,
+    ClusterMembershipAccuracy,
+    MeanLoss,
+    edge_of,
+    probability_of,
+)
 
 
 def cells(n: int = 4000, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
@@ -106,7 +112,10 @@ def count(rank: int, store: str, out: str) -> None:
     logits, target, weight = cells()
     metric = ClusterMembershipAccuracy()
     metric.update(logits[rank::2], target[rank::2], weight[rank::2])
-    torch.save(metric.compute(), f"{out}{rank}")
+    loss = MeanLoss()
+    # The second process has only what fills up the turn.
+    loss.update(torch.tensor(0.5 * (1 - rank)), torch.full((3,), 2.0 * (1 - rank)))
+    torch.save({**metric.compute(), "loss": loss.compute()}, f"{out}{rank}")
     torch.distributed.destroy_process_group()
 
 
@@ -124,4 +133,15 @@ def test_two_processes_give_what_one_gives(tmp_path: Path) -> None:
     one = ClusterMembershipAccuracy()
     one.update(logits, target, weight)
     for rank in range(2):
-        assert torch.load(tmp_path / f"out{rank}") == one.compute()
+        found = torch.load(tmp_path / f"out{rank}")
+        assert found == {**one.compute(), "loss": torch.tensor(0.5)}
+
+
+def test_the_mean_loss_keeps_what_is_not_finite() -> None:
+    loss = MeanLoss()
+    loss.update(torch.tensor(0.0), torch.zeros(2))
+    assert loss.compute() == 0
+    loss.reset()
+    loss.update(torch.tensor(float("nan")), torch.ones(2))
+    loss.update(torch.tensor(1.0), torch.ones(2))
+    assert loss.compute().isnan()

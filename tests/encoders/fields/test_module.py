@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from torch.utils.data import default_collate
 
 from datagen.errors import ConfigError
+from encoders.data import LoaderOptions, make_loader
+from encoders.fields.data import FieldsDataset, index_folder
 from encoders.fields.module import MembershipModule
-from encoders.schedules import WarmupCosine
+from encoders.schedules import WarmupCosine, build_scheduler
 
 Options = dict[str, Any]
 
@@ -53,20 +57,6 @@ def test_prediction_passes_on_where_images_come_from(card: Options, options: Opt
     assert out["scores"].mean() == pytest.approx(card["prevalence"], rel=0.2)
 
 
-def test_masked_pixels_look_like_empty_sky(card: Options, options: Options) -> None:
-    module = MembershipModule(card, **options).eval()
-    one, other = batch(), batch()
-    mask = torch.zeros(2, 128, 128, dtype=torch.bool)
-    mask[:, :20] = True
-    one["images"][:, :, :20], other["images"][:, :, :20] = 5.0, torch.nan
-    other["images"][:, :, 10:20] = 1e9
-    with torch.inference_mode():
-        clean = module.predict_step(one)["scores"]
-        assert torch.equal(module.predict_step({**other, "mask": mask})["scores"], clean)
-        both = mask[:, None].expand(-1, 2, -1, -1)
-        assert torch.equal(module.predict_step({**other, "mask": both})["scores"], clean)
-
-
 def test_scale_of_the_counts_does_not_matter(card: Options, options: Options) -> None:
     module = MembershipModule(card, **options).eval()
     one = batch()
@@ -74,6 +64,44 @@ def test_scale_of_the_counts_does_not_matter(card: Options, options: Options) ->
         first = module(one["images"], one["background"], one["sigma"])
         second = module(7 * one["images"], 7 * one["background"], 7 * one["sigma"])
     assert torch.allclose(first, second, atol=1e-5)
+
+
+class Uneven(FieldsDataset):
+    """Fields of very different weight: the mean of their losses is not that of the cells."""
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        sample = super().__getitem__(index)
+        if index > 0:
+            sample["weight"] = torch.zeros_like(sample["weight"])
+            sample["weight"][0, :index] = 1.0
+        return sample
+
+
+def losses_of(module: MembershipModule, fields: FieldsDataset, n_processes: int) -> float:
+    """The loss over the fields as `n_processes` with batches of two deal them out."""
+    module.val_loss.reset()
+    for rank in range(n_processes):
+        options = LoaderOptions(2, 0, seed=0, rank=rank, world_size=n_processes)
+        for part in make_loader(fields, options, shuffle=False):
+            module.validation_step(part, 0)
+    return float(module.val_loss.compute())
+
+
+@pytest.mark.parametrize("loss", [{}, {"pos_weight": 3.0}, {"focal_gamma": 2.0}])
+def test_the_loss_does_not_depend_on_the_number_of_processes(
+    card: Options, options: Options, fields_dir: Path, loss: dict[str, float]
+) -> None:
+    """It is the mean over counted cells, wherever batches end and turns are filled up."""
+    options["loss"] |= loss
+    torch.manual_seed(0)
+    module = MembershipModule(card, **options).eval()
+    fields = Uneven(index_folder(fields_dir)[:5], ["g", "r"])
+    whole = default_collate([fields[number] for number in range(5)])
+    with torch.inference_mode():
+        expected = float(module._loss(module._logits(whole), whole))
+        for n_processes in (1, 2, 3):
+            found = losses_of(module, fields, n_processes)
+            assert found == pytest.approx(expected, rel=1e-5)
 
 
 def test_rates_rise_and_fall(card: Options, options: Options) -> None:
@@ -119,6 +147,17 @@ def test_unknown_options_are_named(card: Options, options: Options) -> None:
     options["network"]["colour"] = 1
     with pytest.raises(ConfigError, match=r"cannot build encoders\.fields\.network.*'colour'"):
         MembershipModule(card, **options)
+
+
+@pytest.mark.parametrize("total_steps", [None, -1])
+def test_a_schedule_needs_an_end(total_steps: int | None) -> None:
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    spec: dict[str, object] = {"_target_": "encoders.schedules.WarmupCosine"}
+    spec |= {"warmup": 0.0, "final": 0.0, "total_steps": total_steps}
+    with pytest.raises(ConfigError, match=f"total_steps = {total_steps}; set it .*total_steps=500"):
+        build_scheduler(spec, optimizer, lambda: float("inf"))
+    # Who gives the horizon is not asked for it.
+    build_scheduler(spec | {"total_steps": 4}, optimizer, lambda: pytest.fail("asked"))
 
 
 def test_wrong_schedule_is_refused() -> None:
