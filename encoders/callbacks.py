@@ -6,20 +6,43 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import torch
+from lightning.fabric.plugins.io import TorchCheckpointIO
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from datagen.files import write_bytes
+from datagen.files import save_torch, write_bytes
 
 log = logging.getLogger(__name__)
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes a checkpoint beside its final name and renames it.
+
+    Lightning's own goes through `$TMPDIR`: on another file system it copies over the old file, and
+    a process that is killed meanwhile leaves neither the old checkpoint nor the new one.
+    """
+
+    def save_checkpoint(
+        self,
+        checkpoint: dict[str, Any],
+        path: str | Path,
+        storage_options: Any | None = None,  # noqa: ANN401 - Lightning's signature
+    ) -> None:
+        """Save a checkpoint.
+
+        Raises:
+            OutputError: It cannot be written.
+        """
+        save_torch(Path(path), checkpoint)
 
 
 class RunCheckpoint(ModelCheckpoint):
     """Keeps checkpoints in the folder of the run, and publishes the best one.
 
     They go to `checkpoints/` there. After each improvement the best one is copied to `publish`, the
-    place where prediction looks: atomically, so that a prediction that starts meanwhile reads the
-    old file or the new one.
+    place where prediction looks. Both are written atomically, so that who reads meanwhile gets the
+    old file or the new one. Weights whose monitored value is not finite are never published.
 
     Args:
         publish: File to keep up to date; None publishes nothing.
@@ -32,7 +55,8 @@ class RunCheckpoint(ModelCheckpoint):
         self._published: tuple[str, float] | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Choose the folder of the run, which is known only now."""
+        """Choose the folder of the run, which is known only now, and write atomically."""
+        trainer.strategy.checkpoint_io = AtomicCheckpointIO()
         if self.dirpath is None:
             self.dirpath = str(Path(trainer.default_root_dir).absolute() / "checkpoints")
         super().setup(trainer, pl_module, stage)
@@ -65,6 +89,14 @@ class RunCheckpoint(ModelCheckpoint):
         best = Path(self.best_model_path)
         state = (self.best_model_path, best.stat().st_mtime_ns) if best.is_file() else None
         if state is None or state == self._published:
+            return
+        if self.best_model_score is not None and not torch.isfinite(self.best_model_score):
+            log.warning(
+                "not published as %s: %s is not finite, so the training has diverged; try a lower "
+                "model.optimizer.lr or trainer.gradient_clip_val",
+                self.publish,
+                self.monitor,
+            )
             return
         write_bytes(Path(self.publish), best.read_bytes())
         self._published = state
