@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +18,16 @@ from datagen.errors import CheckpointError, ConfigError, DataNotFoundError
 
 HPARAMS = "hyper_parameters"
 CARD_KEYS = ("task", "bands", "pixel_scale", "zero_point", "cell_px", "data_hash", "prevalence")
+# Entries of the card that a resumed training must share, as the user knows them.
+RESUME_KEYS = {
+    "bands": "data.bands",
+    "cell_px": "cell_px",
+    "pixel_scale": "pixel_scale",
+    "zero_point": "zero_point",
+    "splits": "data.splits",
+    "split_seed": "data.seed",
+    "data_hash": "data_hash (training files in data.data_dir)",
+}
 
 
 def load_checkpoint(path: Path, task: str) -> LightningModule:
@@ -53,18 +64,18 @@ def load_with_sha256(path: Path, task: str) -> tuple[LightningModule, str]:
     try:
         module = _module_class(task)(**content[HPARAMS])
         module.load_state_dict(content["state_dict"])
-    except (ConfigError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+    except Exception as error:  # whatever a value that someone else wrote provokes in a constructor
         raise CheckpointError(
-            f"checkpoint {path} does not fit the {task} encoder for {card['bands']}: {reason}; "
-            f"train it again with: python train.py model={task}",
+            f"checkpoint {path} does not fit the {task} encoder for {card['bands']}: "
+            f"{_reason(error)}; train it again with: python train.py model={task}",
             str(path),
         ) from error
+    _check_finite(path, module, task)
     return module.eval().requires_grad_(False), hashlib.sha256(data).hexdigest()
 
 
-def check_resumable(path: Path) -> None:
-    """Raise unless a training can go on from this checkpoint file.
+def check_resumable(path: Path) -> dict[str, Any]:
+    """Return the hyper-parameters of a checkpoint file that a training can go on from.
 
     Raises:
         DataNotFoundError: The file is missing.
@@ -76,8 +87,45 @@ def check_resumable(path: Path) -> None:
             "train from the start, or give <run>/checkpoints/last.ckpt",
             str(path),
         )
-    if "optimizer_states" not in _content(path, _bytes(path)):
+    content = _content(path, _bytes(path))
+    if "optimizer_states" not in content:
         raise CheckpointError(f"checkpoint {path} holds no state of a training", str(path))
+    hparams = content.get(HPARAMS)
+    return dict(hparams) if isinstance(hparams, dict) else {}
+
+
+def check_same_training(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Raise unless a checkpoint is from the data and the network that a training is set up with.
+
+    Other splits would train on files that test the encoder.
+
+    Args:
+        path: The checkpoint, for messages.
+        before: Its hyper-parameters, see `check_resumable`.
+        now: The hyper-parameters of the new training.
+
+    Raises:
+        CheckpointError: They differ; the message names the first key that does, and both values.
+    """
+    card, network = (_mapping(before.get(name)) for name in ("card", "network"))
+    for key, name in RESUME_KEYS.items():
+        _check_equal(path, name, card.get(key), now["card"].get(key))
+    for key in sorted({*network, *now["network"]}, key=str):
+        _check_equal(path, f"model.network.{key}", network.get(key), now["network"].get(key))
+
+
+def _check_equal(path: Path, name: str, before: object, now: object) -> None:
+    if before != now:
+        raise CheckpointError(
+            f"expected {name} = {before}, with which {path} was trained, but got {name} = {now}; "
+            "set it back, or leave ckpt_path out to train from the start",
+            now,
+            before,
+        )
+
+
+def _mapping(value: object) -> Mapping[Any, Any]:
+    return value if isinstance(value, Mapping) else {}
 
 
 def _bytes(path: Path) -> bytes:
@@ -105,14 +153,20 @@ def _content(path: Path, data: bytes) -> dict[str, Any]:
             "which could run code; use a checkpoint that train.py wrote",
             str(path),
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise CheckpointError(f"checkpoint {path} is corrupt: {reason}", str(path)) from error
+    except Exception as error:  # damaged bytes make the unpickler fail in any of its operations
+        raise CheckpointError(
+            f"checkpoint {path} is corrupt: {_reason(error)}; copy or train it again", str(path)
+        ) from error
     if not isinstance(content, dict) or "state_dict" not in content:
         raise CheckpointError(
             f"checkpoint {path} holds no encoder: expected a state_dict in it", str(path)
         )
     return content
+
+
+def _reason(error: Exception) -> str:
+    """Return the first line of an error; its class where it says nothing."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _card(path: Path, content: Mapping[str, Any], task: str) -> dict[str, Any]:
@@ -132,7 +186,43 @@ def _card(path: Path, content: Mapping[str, Any], task: str) -> dict[str, Any]:
             card["task"],
             task,
         )
+    _check_card_values(path, card)
     return card
+
+
+def _check_card_values(path: Path, card: Mapping[str, Any]) -> None:
+    """Raise unless the values of a card can be compared with those of a survey."""
+    bands = card["bands"]
+    is_fine = {
+        "bands": isinstance(bands, list) and bool(bands) and all(type(b) is str for b in bands),
+        "pixel_scale": _is_number(card["pixel_scale"]) and card["pixel_scale"] > 0,
+        "zero_point": _is_number(card["zero_point"]),
+        "cell_px": type(card["cell_px"]) is int and card["cell_px"] > 0,
+        "prevalence": _is_number(card["prevalence"]) and 0 <= card["prevalence"] <= 1,
+    }
+    for key, fine in is_fine.items():
+        if not fine:
+            raise CheckpointError(
+                f"checkpoint {path} is corrupt: its card has {key} = {card[key]!r}; copy or train "
+                "it again",
+                card[key],
+            )
+
+
+def _is_number(value: object) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)  # type: ignore[arg-type]
+
+
+def _check_finite(path: Path, module: LightningModule, task: str) -> None:
+    """Raise if a weight is NaN or infinite: every score would be."""
+    for name, value in module.state_dict().items():
+        if not torch.isfinite(value).all():
+            raise CheckpointError(
+                f"checkpoint {path} is of a training that diverged: {name} is not finite; train it "
+                f"again with a lower model.optimizer.lr: python train.py model={task}",
+                name,
+                "finite weights",
+            )
 
 
 def _module_class(task: str) -> type[LightningModule]:

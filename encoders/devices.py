@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import warnings
+from collections.abc import Iterator
 
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from conf.running import sweeps_here
-from datagen.errors import ConfigError
+from datagen.errors import ConfigError, SkyfoldError
 
 # Strategies that start this program again for every further device.
 RESTARTING = ("auto", "ddp", "ddp_find_unused_parameters_false", "ddp_find_unused_parameters_true")
@@ -23,13 +26,48 @@ REMARKS = (
 
 
 def n_devices(devices: object) -> int:
-    """Return how many devices a setting asks for; `auto` and -1 mean all GPUs, at least one."""
-    if isinstance(devices, str) and devices not in ("auto", "-1"):
-        numbers = [part for part in devices.split(",") if part.strip()]
-        return int(numbers[0]) if "," not in devices else len(numbers)
+    """Return how many devices a setting asks for; `auto` and -1 mean all GPUs, at least one.
+
+    Raises:
+        ConfigError: It is neither a number, nor a list of numbers, nor `auto`.
+    """
     if devices in ("auto", "-1", -1):
         return max(1, torch.cuda.device_count())
-    return devices if isinstance(devices, int) else len(list(devices))  # type: ignore[call-overload]
+    try:
+        if isinstance(devices, str):
+            numbers = [int(part) for part in devices.split(",") if part.strip()]
+            return len(numbers) if "," in devices else numbers[0]
+        return devices if isinstance(devices, int) else len(list(devices))  # type: ignore[call-overload]
+    except (IndexError, TypeError, ValueError) as error:
+        raise ConfigError(
+            f"expected devices to be a number, a list of indices, or auto, but got devices = "
+            f"{devices}",
+            devices,
+            "a number, a list of indices, auto",
+        ) from error
+
+
+@contextlib.contextmanager
+def trainer_words(group: str) -> Iterator[None]:
+    """Turn what Lightning says of a wrong word into one line.
+
+    Args:
+        group: `trainer` or `predict`, whose words the trainer is built from.
+
+    Raises:
+        ConfigError: A word is unknown, or the machine has no such devices.
+    """
+    try:
+        yield
+    except SkyfoldError:
+        raise
+    except (MisconfigurationException, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(
+            f"cannot build the trainer from {group}.accelerator, .devices, .strategy, .precision: "
+            f"{reason}",
+            reason,
+        ) from error
 
 
 def one_device(devices: object) -> list[int] | int:

@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.loggers import Logger
@@ -19,10 +18,10 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from conf.build import build
 from conf.running import run_folder
-from datagen.errors import ConfigError, OutputError
+from datagen.errors import OutputError
 from datagen.files import output_error
-from encoders.checkpoint import check_resumable
-from encoders.devices import check_sweep, one_device, quiet_lightning
+from encoders.checkpoint import check_resumable, check_same_training
+from encoders.devices import check_sweep, one_device, quiet_lightning, trainer_words
 
 log = logging.getLogger(__name__)
 
@@ -39,19 +38,21 @@ def train(cfg: DictConfig) -> dict[str, float]:
 
     Raises:
         ConfigError: Settings are wrong or contradict one another.
+        CheckpointError: The checkpoint to resume from is damaged or of another training.
         DataNotFoundError: The data or the checkpoint to resume from are missing.
         OutputError: The folder of the run cannot be written.
     """
     check_sweep("trainer", cfg.trainer.devices, cfg.trainer.strategy)
     folder = run_folder(cfg)
     check_writable(folder)
-    if cfg.ckpt_path is not None:
-        check_resumable(Path(cfg.ckpt_path))
+    resumed = None if cfg.ckpt_path is None else check_resumable(Path(cfg.ckpt_path))
     quiet_lightning()
     # Workers are seeded by their loaders; the environment is left as it is.
     seed_everything(cfg.seed, verbose=False)
     datamodule: LightningDataModule = build(cfg.data)
     model: LightningModule = build(cfg.model, card=datamodule.card())  # type: ignore[attr-defined]
+    if resumed is not None:
+        check_same_training(Path(cfg.ckpt_path), resumed, model.hparams)
     loggers = build_loggers(cfg, folder)
     trainer = build_trainer(
         cfg.trainer,
@@ -106,10 +107,8 @@ def build_trainer(node: DictConfig | ListConfig, **kwargs: Any) -> Trainer:  # n
     Raises:
         ConfigError: A setting is wrong, or the machine has no such accelerator.
     """
-    try:
+    with trainer_words("trainer"):
         trainer: Trainer = build(node, **kwargs)
-    except MisconfigurationException as error:
-        raise ConfigError(f"cannot build the trainer: {error}") from error
     return trainer
 
 

@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 
 from conf.build import build_settings
 from encoders.checkpoint import load_with_sha256
-from encoders.devices import check_sweep, n_devices, quiet_lightning
+from encoders.devices import check_sweep, n_devices, quiet_lightning, trainer_words
 from inference.survey.run import SurveyRun
 from inference.survey.settings import PredictSettings, SurveySettings
 
@@ -64,8 +64,16 @@ def run(job: SurveyRun) -> int:
 
 
 def build_trainer(job: SurveyRun) -> Trainer:
-    """Return a trainer for the devices of the settings."""
-    settings = job.settings
+    """Return a trainer for the devices of the settings.
+
+    Raises:
+        ConfigError: A word is unknown, or the machine has no such devices.
+    """
+    with trainer_words("predict"):
+        return _trainer(job, job.settings)
+
+
+def _trainer(job: SurveyRun, settings: PredictSettings) -> Trainer:
     return Trainer(
         accelerator=settings.accelerator,
         devices=settings.devices,

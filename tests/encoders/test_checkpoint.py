@@ -7,17 +7,25 @@ import os
 import pickle
 import re
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from datagen.errors import CheckpointError, DataNotFoundError
-from encoders.checkpoint import check_resumable, load_checkpoint, load_with_sha256
+from encoders.checkpoint import (
+    check_resumable,
+    check_same_training,
+    load_checkpoint,
+    load_with_sha256,
+)
 from encoders.fields.module import MembershipModule
 
 Options = dict[str, Any]
+N_DAMAGED = 150
 
 
 class Malicious:
@@ -125,6 +133,92 @@ def test_weights_of_another_network(tmp_path: Path, content: dict[str, Any]) -> 
         CheckpointError, match=r"does not fit the membership encoder for \['g', 'r'"
     ):
         load_checkpoint(saved(tmp_path, content), "membership")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"network": None},
+        {"network": "encoders.fields.network.MembershipNetwork"},
+        {"network": {"_target_": "torch.nn.Identity"}},
+        {"network": {"_target_": "torch.nn.Linear", "in_features": 1, "out_features": 1}},
+        {"loss": None},
+        {"loss": {"pos_weight": "1", "focal_gamma": 0.0, "redshift_weight": 0.0}},
+        {"optimizer": 3, "more": 4},
+        {"card": {"bands": []}},
+        {"card": {"bands": "gr"}},
+        {"card": {"pixel_scale": "0.263"}},
+        {"card": {"pixel_scale": 0}},
+        {"card": {"zero_point": float("nan")}},
+        {"card": {"cell_px": 32.5}},
+        {"card": {"prevalence": [0.2]}},
+    ],
+    ids=str,
+)
+def test_foreign_values_take_one_line(
+    tmp_path: Path, content: dict[str, Any], change: dict[str, Any]
+) -> None:
+    hparams = content["hyper_parameters"]
+    change = change | ({"card": {**hparams["card"], **change["card"]}} if "card" in change else {})
+    path = saved(tmp_path, {**content, "hyper_parameters": {**hparams, **change}})
+    with pytest.raises(CheckpointError, match=re.escape(str(path))) as caught:
+        load_checkpoint(path, "membership")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_of_a_diverged_training(
+    tmp_path: Path, content: dict[str, Any], value: float
+) -> None:
+    name = next(key for key in content["state_dict"] if key.startswith("network."))
+    content["state_dict"][name][0, 0, 0, 0] = value
+    with pytest.raises(CheckpointError, match=rf"diverged: {re.escape(name)} is not finite; .*lr"):
+        load_checkpoint(saved(tmp_path, content), "membership")
+
+
+def refusal(load: Callable[[], object]) -> str:
+    """What a `CheckpointError` says; nothing if there is none."""
+    try:
+        load()
+    except CheckpointError as error:
+        return str(error)
+    return ""
+
+
+def test_damaged_bytes_take_one_line(tmp_path: Path, content: dict[str, Any]) -> None:
+    """Some damage changes a value without harm; all else is a `CheckpointError`."""
+    with zipfile.ZipFile(saved(tmp_path, {**content, "optimizer_states": []})) as archive:
+        entries = {name: archive.read(name) for name in archive.namelist()}
+    (pickled,) = (name for name in entries if name.endswith("data.pkl"))
+    rng = np.random.default_rng(0)
+    path, n_refused = tmp_path / "damaged.ckpt", 0
+    for _ in range(N_DAMAGED):
+        data = bytearray(entries[pickled])
+        for place in rng.integers(len(data), size=rng.integers(1, 6)):
+            data[place] = rng.integers(256)
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, entry in (entries | {pickled: bytes(data)}).items():
+                archive.writestr(name, entry)
+        for load in (lambda: load_checkpoint(path, "membership"), lambda: check_resumable(path)):
+            said = refusal(load)
+            assert "\n" not in said
+            n_refused += bool(said)
+    assert n_refused > N_DAMAGED
+
+
+def test_only_the_same_training_is_resumed(card: Options, options: Options) -> None:
+    path = Path("last.ckpt")
+    now = {"card": {**card, "splits": {"train": 1.0}, "split_seed": 1}, **options}
+    check_same_training(path, now, now)
+    prevalence = {**now, "card": {**now["card"], "prevalence": 0.1}}
+    check_same_training(path, prevalence, {**now, "optimizer": {"lr": 1.0}})
+    for key, value in (("data_hash", "f"), ("zero_point", 25.0), ("cell_px", 64)):
+        other = {**now, "card": {**now["card"], key: value}}
+        with pytest.raises(CheckpointError, match=f"expected {key}.* = {value}, with which last"):
+            check_same_training(path, other, now)
+    for foreign in ({}, {"card": None, "network": "a"}):
+        with pytest.raises(CheckpointError, match=r"expected data\.bands = None"):
+            check_same_training(path, foreign, now)
 
 
 def test_resuming_needs_the_state_of_a_training(tmp_path: Path, content: dict[str, Any]) -> None:

@@ -15,7 +15,7 @@ from lightning.pytorch import Callback, Trainer
 from omegaconf import DictConfig, OmegaConf
 
 from conf import running
-from datagen.errors import ConfigError, DataNotFoundError, OutputError
+from datagen.errors import CheckpointError, ConfigError, DataNotFoundError, OutputError
 from encoders import training
 from encoders.checkpoint import load_checkpoint
 from encoders.devices import check_sweep, n_devices, one_device
@@ -162,6 +162,64 @@ def test_nothing_to_resume_from(compose_train: Compose) -> None:
         train(compose_train("ckpt_path=none.ckpt"))
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("data.seed=5", r"expected data\.seed = 1, .*last\.ckpt.* got data\.seed = 5"),
+        ("data.splits.val=0.2", r"expected data\.splits = \{'train': 0\.6, .* got data\.splits"),
+        ("data.bands=[r,g]", r"expected data\.bands = \['g', 'r'\], .* = \['r', 'g'\]"),
+        ("model.network.width=8", r"expected model\.network\.width = 4, .*network\.width = 8; set"),
+    ],
+)
+def test_another_training_is_not_resumed(compose_train: Compose, change: str, message: str) -> None:
+    """Other splits would train on files of the test."""
+    settings = ["debug=fast", "test=false", "data.splits.test=0.1"]
+    first = compose_train(*settings, "debug=none", "trainer.max_steps=1")
+    train(first)
+    more = ["data.splits.test=0.2"] if "val" in change else []
+    resumed = compose_train(
+        *settings, f"ckpt_path={checkpoint(first)}", change, *more, folder="second"
+    )
+    with pytest.raises(CheckpointError, match=message) as caught:
+        train(resumed)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_diverged_training_is_not_published(
+    compose_train: Compose, caplog: pytest.LogCaptureFixture
+) -> None:
+    good = compose_train("trainer.max_steps=2", "test=false")
+    train(good)
+    published = Path(good.paths.output_dir) / "membership" / "best.ckpt"
+    before = published.read_bytes()
+    wild = ["model.optimizer.lr=1e30", "model.scheduler=null", "trainer.gradient_clip_val=null"]
+    bad = compose_train("trainer.max_steps=20", "test=false", *wild, folder="bad")
+    bad.callbacks.best.publish = str(published)
+    train(bad)
+    assert published.read_bytes() == before
+    assert "val/loss is not finite, so the training has diverged" in caplog.text
+    with pytest.raises(CheckpointError, match=r"diverged: .* is not finite"):
+        load_checkpoint(checkpoint(bad), "membership")
+
+
+def test_a_horizon_without_end_is_refused(compose_train: Compose) -> None:
+    limits = ["trainer.max_steps=-1", "trainer.max_time=00:00:00:05"]
+    with pytest.raises(ConfigError, match=r"expected model\.scheduler\.total_steps .*= -1; set it"):
+        train(compose_train(*limits, "test=false"))
+    given = ["model.scheduler.total_steps=5", "trainer.max_time=00:00:00:00"]
+    train(compose_train(*limits, *given, "test=false", folder="given"))
+
+
+@pytest.mark.parametrize(
+    "word",
+    ["devices=abc", "devices=0", "precision=foo", "strategy=foo", "accelerator=foo"],
+)
+def test_wrong_words_for_the_trainer_take_one_line(compose_train: Compose, word: str) -> None:
+    with pytest.raises(ConfigError, match=r"cannot build|expected devices") as caught:
+        train(compose_train(f"trainer.{word}"))
+    assert "\n" not in str(caught.value)
+
+
 def test_a_folder_that_cannot_be_written(compose_train: Compose, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match=r"cannot write .*file.*a part of the path is a file"):
@@ -207,6 +265,9 @@ def test_sweeps_do_not_restart_themselves(sweep: Callable[[str], None], strategy
 def test_number_of_devices() -> None:
     assert [n_devices(d) for d in (1, 2, "2", "0,1", [0, 3])] == [1, 2, 2, 2, 2]
     assert n_devices("auto") >= 1
+    for wrong in ("abc", "", None, "1,x"):
+        with pytest.raises(ConfigError, match=f"expected devices .* but got devices = {wrong}"):
+            n_devices(wrong)
     assert one_device(4) == 1
     assert one_device([3, 5]) == [3]
 

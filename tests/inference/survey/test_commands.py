@@ -113,6 +113,12 @@ def test_evaluate_reads_what_predict_wrote(
         ([*OURS, "predict.window_px=100"], "window_px to be a multiple of 64, such as 64 or 128"),
         ([*OURS, "predict.batch_size=many"], "predict.batch_size: Value 'many' of type 'str'"),
         ([*OURS, "predict.weight_save_path=x.ckpt"], "checkpoint x.ckpt does not exist"),
+        ([*OURS, "predict.devices=abc"], "but got devices = abc"),
+        ([*OURS, "predict.devices=0"], "cannot build the trainer from predict.accelerator, "),
+        ([*OURS, "predict.devices=[]"], "cannot build the trainer from predict.accelerator, "),
+        ([*OURS, "predict.precision=foo"], "Precision 'foo' is invalid"),
+        ([*OURS, "predict.strategy=foo"], "strategy='foo'"),
+        ([*OURS, "predict.accelerator=foo"], "accelerator='foo'"),
     ],
 )
 def test_wrong_keys_are_explained(
