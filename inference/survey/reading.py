@@ -96,7 +96,8 @@ class WholeTileReader:
     def _read(self, band: str, paths: dict[str, Path]) -> BandImage:
         image = read_band(paths[band], self._survey, band, self._zero_point)
         shape = (int(image.pixels.shape[0]), int(image.pixels.shape[1]))
-        scale = pixel_scale_arcsec(image.wcs, shape)
+        with _reading(paths[band]):
+            scale = pixel_scale_arcsec(image.wcs, shape)
         wanted = self._survey.pixel_scale
         if not abs(scale / wanted - 1) <= SCALE_TOLERANCE:
             raise DataFormatError(
@@ -164,14 +165,16 @@ def read_band(path: Path, survey: SurveySettings, band: str, zero_point: float) 
         primary, header = hdus[0].header, hdu.header
         # FITS is big-endian; this also brings pixels to the machine's own order, once.
         pixels = np.asarray(hdu.data, np.float32)
+        # Astropy parses a card when it is asked for: here, too, it meets what is damaged.
+        value = _zero_point(survey.zero_points[band], (header, primary), path, band)
+        cards = wcs_cards(header)
+        wcs = celestial_wcs(cards, path.name)
     if survey.blank_value is not None:
         pixels[pixels == np.float32(survey.blank_value)] = np.nan
-    value = _zero_point(survey.zero_points[band], (header, primary), path, band)
     scale = _count_scale(value, zero_point, survey, path)
     if scale != 1:
         pixels = pixels * np.float32(scale)
-    cards = wcs_cards(header)
-    return BandImage(pixels, celestial_wcs(cards, path.name), cards)
+    return BandImage(pixels, wcs, cards)
 
 
 def _level(image: NDArray[np.float32], valid: NDArray[np.bool_], band: str) -> tuple[float, float]:

@@ -59,9 +59,24 @@ def fill(value: float) -> Callable[[Path], None]:
     return apply
 
 
+def card(name: str, value: str) -> Callable[[Path], None]:
+    """Put a value into a header that astropy itself would not write."""
+
+    def apply(path: Path) -> None:
+        data = path.read_bytes()
+        start = data.index(f"{name:<8}=".encode())
+        line = f"{name:<8}= {value:>20}".ljust(80).encode()
+        path.write_bytes(data[:start] + line + data[start + 80 :])
+
+    return apply
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
+        (card("CRVAL1", "1.2.3.4"), "T_g.fits cannot be read; .*: Unparsable card .CRVAL1"),
+        (card("CRVAL2", "NaN"), "T_g.fits cannot be read; .*: Unparsable card .CRVAL2"),
+        (card("CRPIX1", "1E999"), r"T_g.fits"),
         (truncate, "T_g.fits cannot be read; it is damaged, incomplete or no FITS file"),
         (lambda path: path.write_bytes(b""), r"T_g.fits is empty \(0 bytes\)"),
         (lambda path: path.write_text("hello " * 1000), "T_g.fits cannot be read"),
@@ -181,6 +196,16 @@ def test_a_zero_point_in_the_header_must_be_a_number(
     tile(tmp_path, "T", MAGZERO=value)
     keyword = dataclasses.replace(survey, zero_points={"g": "MAGZERO", "r": "MAGZERO"})
     with pytest.raises(DataFormatError, match=rf"MAGZERO of T_r\.fits .* got MAGZERO = '?{value}"):
+        read(tmp_path, keyword)
+
+
+def test_a_zero_point_that_cannot_be_parsed(
+    tmp_path: Path, survey: SurveySettings, tile: Write
+) -> None:
+    tile(tmp_path, "T", MAGZERO=30.0)
+    keyword = dataclasses.replace(survey, zero_points={"g": "MAGZERO", "r": "MAGZERO"})
+    card("MAGZERO", "3.0.0")(tmp_path / "T" / "T_r.fits")
+    with pytest.raises(DataFormatError, match=r"T_r\.fits cannot be read; .*MAGZERO"):
         read(tmp_path, keyword)
 
 
