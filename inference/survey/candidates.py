@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from astropy.table import Table
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
+from datagen.errors import DataFormatError, DataNotFoundError
 from inference.survey.geometry import pixel_scale_arcsec, pixel_to_sky
 from inference.survey.scores import ScoreMap
 
@@ -87,6 +89,42 @@ def to_ecsv(table: Table) -> str:
     stream = io.StringIO()
     table.write(stream, format="ascii.ecsv")
     return stream.getvalue()
+
+
+def read_catalog(path: Path) -> Table:
+    """Read a catalogue of candidates.
+
+    Raises:
+        DataNotFoundError: The file is missing.
+        DataFormatError: It is damaged: a column is missing or of another type, or rows are.
+    """
+    try:
+        text = path.read_text()
+        table = Table.read(text.splitlines(), format="ascii.ecsv")
+        problem = _problem(table) if text.endswith("\n") else "its last line is cut off"
+    except FileNotFoundError as error:
+        raise DataNotFoundError(f"{path} does not exist", value=str(path)) from error
+    except Exception as error:  # astropy's readers raise many unrelated classes
+        problem = " ".join(str(error).split()) or type(error).__name__
+    if problem:
+        raise DataFormatError(
+            f"{path} is damaged or no catalogue of candidates: {problem}; "
+            "`python inference/predict.py` with the same settings writes it again",
+            value=str(path),
+        )
+    return table
+
+
+def _problem(table: Table) -> str:
+    """Return what is wrong with a catalogue; nothing if nothing is."""
+    for name, (kind, _, _) in COLUMNS.items():
+        if name not in table.colnames:
+            return f"column {name} is missing"
+        if table[name].dtype.kind != np.dtype(kind).kind:
+            return f"column {name} is of type {table[name].dtype}"
+    # A file that lost its end can look like a shorter one.
+    n_rows = table.meta.get("n_candidates", len(table))
+    return "" if n_rows == len(table) else f"it has {len(table)} rows instead of {n_rows}"
 
 
 def to_regions(table: Table) -> str:
@@ -191,7 +229,8 @@ def empty_catalog(length: int) -> Table:
 
 
 def describe(table: Table) -> Table:
-    """Give the columns of a catalogue their units and descriptions."""
+    """Note the length of a catalogue and give its columns their units and descriptions."""
+    table.meta["n_candidates"] = len(table)
     for name, (_, unit, description) in COLUMNS.items():
         table[name].unit = unit
         table[name].description = description

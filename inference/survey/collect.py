@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from astropy.table import Table
 
 from datagen import files
-from inference.survey.candidates import to_ecsv
+from datagen.errors import DataFormatError, DataNotFoundError
+from inference.survey.candidates import read_catalog, to_ecsv
 from inference.survey.merge import TileFootprint, merge_catalogs
-from inference.survey.records import OutputPaths, is_done, read_record
+from inference.survey.records import OutputPaths, is_done, note_failure, read_record
 from inference.survey.scores import read_scores
 from inference.survey.tiles import Tile
 
@@ -19,29 +20,38 @@ log = logging.getLogger(__name__)
 
 
 def collect(
-    tiles: Sequence[Tile], run_hash: str, paths: OutputPaths, merge_radius_arcmin: float
+    tiles: Sequence[Tile], run: Mapping[str, Any], paths: OutputPaths, merge_radius_arcmin: float
 ) -> int:
     """Write the merged catalogue, the manifest and the list of failures.
 
     Args:
         tiles: All survey tiles of the input folder.
-        run_hash: The run whose results count.
+        run: The run whose results count, `run.json`.
         paths: Names of the files.
         merge_radius_arcmin: See `merge_catalogs`.
 
     Returns:
         Number of survey tiles without results.
     """
-    done = [tile for tile in tiles if is_done(tile, run_hash, paths)]
-    finished = {tile.name for tile in done}
+    run_hash = run["run_hash"]
+    results = _results([tile for tile in tiles if is_done(tile, run_hash, paths)], paths)
+    finished = {footprint.name for footprint, _ in results}
     failed = [tile for tile in tiles if tile.name not in finished]
-    catalog = _merged(done, paths, merge_radius_arcmin)
-    catalog.meta["run_hash"] = run_hash
+    catalog = merge_catalogs(
+        [table for _, table in results], [place for place, _ in results], merge_radius_arcmin
+    )
+    catalog.meta |= {
+        "run_hash": run_hash,
+        "checkpoint": run["checkpoint"],
+        "threshold": run["settings"]["predict.threshold"],
+        "merge_radius_arcmin": merge_radius_arcmin,
+        "version": run["package_version"],
+    }
     files.write_text(paths.catalog, to_ecsv(catalog))
     reasons = [_reason(tile, paths) for tile in failed]
     _write_failures(failed, reasons, paths)
     files.write_json(paths.manifest, _manifest(tiles, finished, run_hash, paths))
-    summary = f"{len(done)} of {len(tiles)} survey tiles predicted, {len(catalog)} candidates"
+    summary = f"{len(finished)} of {len(tiles)} survey tiles predicted, {len(catalog)} candidates"
     if failed:
         first = f"{failed[0].name}: {reasons[0]}"
         log.error("%s; %d failed, see %s (%s)", summary, len(failed), paths.failed, first)
@@ -50,14 +60,18 @@ def collect(
     return len(failed)
 
 
-def _merged(done: Sequence[Tile], paths: OutputPaths, radius_arcmin: float) -> Table:
-    tables, footprints = [], []
+def _results(done: Sequence[Tile], paths: OutputPaths) -> list[tuple[TileFootprint, Table]]:
+    """Return place and catalogue of survey tiles; what is damaged is noted as failed instead."""
+    results = []
     for tile in done:
-        scores = read_scores(paths.scores(tile.name))
-        place = (tile.name, scores.tile_wcs, scores.tile_shape)
-        footprints.append(TileFootprint(*place, cell_px=scores.cell_px, seen=scores.seen))
-        tables.append(Table.read(paths.candidates(tile.name), format="ascii.ecsv"))
-    return merge_catalogs(tables, footprints, radius_arcmin)
+        try:
+            scores = read_scores(paths.scores(tile.name))
+            table = read_catalog(paths.candidates(tile.name))
+        except (DataFormatError, DataNotFoundError) as error:
+            note_failure(paths, tile.name, str(error))
+            continue
+        results.append((TileFootprint.of(scores), table))
+    return results
 
 
 def _reason(tile: Tile, paths: OutputPaths) -> str:

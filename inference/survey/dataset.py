@@ -14,7 +14,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from datagen.errors import DataFormatError
 from inference.survey.reading import TileReader, WholeTileReader
-from inference.survey.records import OutputPaths, write_record
+from inference.survey.records import OutputPaths, note_failure
 from inference.survey.settings import SurveySettings
 from inference.survey.tiles import Tile, shard
 from inference.survey.windows import WindowPlan, WindowShape
@@ -70,8 +70,7 @@ class WindowDataset(IterableDataset[Batch]):
             try:
                 reader = WholeTileReader(tile, self._source.survey, self._source.zero_point)
             except DataFormatError as error:
-                reason = {"status": "failed", "reason": str(error)}
-                write_record(self._source.paths, tile.name, reason)
+                note_failure(self._source.paths, tile.name, str(error))
                 continue
             yield from tile_batches(reader, tile.name, self._source, time.perf_counter() - start)
             # Two tiles at once would double the memory.

@@ -19,6 +19,7 @@ from inference.survey.geometry import (
     sky_to_pixel,
     unit_vectors,
 )
+from inference.survey.scores import ScoreMap
 
 MIN_RADIUS_CELLS = 1.5
 
@@ -40,6 +41,12 @@ class TileFootprint:
     shape: tuple[int, int]
     cell_px: int = 1
     seen: NDArray[np.bool_] | None = None
+
+    @classmethod
+    def of(cls, scores: ScoreMap) -> TileFootprint:
+        """Return where the survey tile of a score map lies, and what was seen of it."""
+        place = (scores.tile, scores.tile_wcs, scores.tile_shape)
+        return cls(*place, cell_px=scores.cell_px, seen=scores.seen)
 
     @property
     def cell_arcmin(self) -> float:
@@ -135,18 +142,53 @@ def owner_names(table: Table, footprints: Sequence[TileFootprint]) -> NDArray[np
     That is the tile with the nearest centre among those that saw the position; ties go to the
     first name, and what no tile saw well has none ("").
     """
-    ordered = sorted(footprints, key=lambda footprint: footprint.name)
-    positions = unit_vectors(table["ra"], table["dec"])
     ra, dec = np.asarray(table["ra"], float), np.asarray(table["dec"], float)
-    best = np.full(len(table), np.inf)
-    owner = np.full(len(table), -1)
+    return _owners(ra, dec, footprints)
+
+
+def owned_cells(footprints: Sequence[TileFootprint]) -> list[NDArray[np.bool_]]:
+    """Return which of its cells each survey tile owns, shape (ny, nx) each.
+
+    Overlapping survey tiles show the same sky twice. By the rule for candidates (see `owner_names`)
+    each piece of it belongs to one of them; cells that were not seen to none.
+
+    Args:
+        footprints: Where the survey tiles lie and what was seen of them.
+    """
+    centres = [footprint.centre for footprint in footprints]
+    radii = np.array([footprint.radius_chord for footprint in footprints]) * 1.01
+    result = []
+    for number, footprint in enumerate(footprints):
+        assert footprint.seen is not None
+        owned = footprint.seen.copy()
+        apart = np.linalg.norm(centres - centres[number], axis=1)
+        near = np.flatnonzero(apart < radii + radii[number]).tolist()
+        if len(near) > 1:
+            rows, columns = np.nonzero(owned)
+            middle = (footprint.cell_px - 1) / 2
+            x, y = (axis * footprint.cell_px + middle for axis in (columns, rows))
+            owner = _owners(*pixel_to_sky(footprint.wcs, x, y), [footprints[k] for k in near])
+            owned[rows, columns] = owner == footprint.name
+        result.append(owned)
+    return result
+
+
+def _owners(
+    ra: NDArray[np.float64], dec: NDArray[np.float64], footprints: Sequence[TileFootprint]
+) -> NDArray[np.str_]:
+    """Return the name of the survey tile that owns each position [deg], shape (n,)."""
+    ordered = sorted(footprints, key=lambda footprint: footprint.name)
+    positions = unit_vectors(ra, dec)
+    best = np.full(len(positions), np.inf)
+    owner = np.full(len(positions), -1)
     tree = KDTree(positions)
     for number, footprint in enumerate(ordered):
         near = np.array(tree.query_ball_point(footprint.centre, footprint.radius_chord * 1.01), int)
-        near = near[footprint.shows(ra[near], dec[near])]
         # Rounding: a copy that is nearer by 1e-12 is not nearer.
         distance = np.linalg.norm(positions[near] - footprint.centre, axis=1).round(12)
         better = distance < best[near]
+        # Few positions are left for the costly question of what was seen.
+        better[better] = footprint.shows(ra[near[better]], dec[near[better]])
         best[near[better]] = distance[better]
         owner[near[better]] = number
     names = np.array([footprint.name for footprint in ordered] + [""])

@@ -83,21 +83,29 @@ def tile_hash(tile: Tile, run_hash: str) -> str:
 
 
 def is_done(tile: Tile, run_hash: str, paths: OutputPaths) -> bool:
-    """Return whether both results of a tile exist and belong to this run and this input.
+    """Return whether both results of a tile are whole and belong to this run and this input.
 
-    The input is the same if names, sizes and times of the files are.
+    The input is the same if names, sizes and times of the files are. Results are whole if they are
+    as long as they were written: to read all of them takes minutes, and `collect` does it anyway.
     """
-    scores = paths.scores(tile.name)
-    if tile.problem is not None or not paths.candidates(tile.name).is_file():
+    if tile.problem is not None:
         return False
+    results = (paths.scores(tile.name), paths.candidates(tile.name))
     try:
-        stored = fits.getval(scores, "TILEHASH")
+        sizes = [path.stat().st_size for path in results]
         record = read_record(paths, tile.name)
-    except (OSError, KeyError, DataFormatError):
+        stored = fits.getval(results[0], "TILEHASH")
+    except Exception:  # a damaged header makes astropy raise many unrelated classes
         return False
     # Times are no part of the results, whose bytes a copy of the input must reproduce.
     is_same_input = record.get("mtimes_ns") == list(tile.mtimes_ns)
-    return is_same_input and bool(stored == tile_hash(tile, run_hash))
+    is_whole = record.get("result_bytes", sizes) == sizes
+    return is_same_input and is_whole and bool(stored == tile_hash(tile, run_hash))
+
+
+def note_failure(paths: OutputPaths, tile: str, reason: str) -> None:
+    """Note that a survey tile has no result, and why; the next run tries it again."""
+    write_record(paths, tile, {"status": "failed", "reason": reason})
 
 
 def write_record(paths: OutputPaths, tile: str, content: Mapping[str, Any]) -> None:
@@ -110,8 +118,22 @@ def read_record(paths: OutputPaths, tile: str) -> dict[str, Any]:
     path = paths.record(tile)
     if not path.is_file():
         return {}
-    record: dict[str, Any] = files.read_json(path)
+    record = files.read_json(path)
+    if not isinstance(record, dict):
+        raise DataFormatError(f"{path} is no record of a survey tile; delete it", value=str(path))
     return record
+
+
+def remove(path: Path) -> None:
+    """Remove a file of the output folder if it is there.
+
+    Raises:
+        OutputError: It cannot be removed.
+    """
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise files.output_error(path, error) from error
 
 
 def check_run(paths: OutputPaths, run: Mapping[str, Any], overwrite: bool) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import logging
 from collections.abc import Mapping
@@ -21,7 +20,7 @@ from inference.survey.candidates import CandidateRule
 from inference.survey.collect import collect
 from inference.survey.dataset import Batch, TileSource, WindowDataset
 from inference.survey.reading import SCALE_TOLERANCE, check_zero_point
-from inference.survey.records import OutputPaths, check_run, is_done, tile_hash
+from inference.survey.records import OutputPaths, check_run, is_done, remove, tile_hash
 from inference.survey.settings import PredictSettings, SurveySettings, survey_values
 from inference.survey.tiles import Tile, list_tiles, shard
 from inference.survey.windows import WindowShape
@@ -80,7 +79,7 @@ class SurveyRun:
     def prepare_output(self) -> None:
         """Note which run the folder belongs to; remove what a killed run left behind."""
         for left in self.paths.root.rglob(".partial-*"):
-            left.unlink(missing_ok=True)
+            remove(left)
         outdated = {tile.name for tile in self.pending()}
         if self.settings.overwrite:
             # Also of survey tiles that are no longer in the input folder.
@@ -88,7 +87,7 @@ class SurveyRun:
         for name in sorted(outdated):
             # The score map makes a tile count: it goes first, as it comes last.
             for path in self.paths.of_tile(name):
-                path.unlink(missing_ok=True)
+                remove(path)
         files.write_json(self.paths.run, self.run)
 
     def data(self) -> SurveyData:
@@ -118,9 +117,7 @@ class SurveyRun:
 
     def finish(self) -> int:
         """Merge the catalogues, write manifest and failures; return how many tiles failed."""
-        return collect(
-            self.tiles, self.run["run_hash"], self.paths, self.settings.merge_radius_arcmin
-        )
+        return collect(self.tiles, self.run, self.paths, self.settings.merge_radius_arcmin)
 
     def _describe(self, checkpoint: str) -> dict[str, Any]:
         """Return what identifies the run: `run.json`."""
@@ -132,7 +129,8 @@ class SurveyRun:
             **identity,
             "format_version": 1,
             "run_hash": files.content_hash(identity),
-            "cached_data_path": self.settings.cached_data_path,
+            # An evaluation finds the truth there from any working directory.
+            "cached_data_path": str(Path(self.settings.cached_data_path).absolute()),
             "package_version": _version(),
         }
 
@@ -290,8 +288,7 @@ def _check_writable(folder: Path) -> None:
     """Find out before hours of work that results cannot be saved."""
     with files.atomic_path(folder / "run.json.probe") as probe:
         probe.write_text("")
-    with contextlib.suppress(FileNotFoundError):
-        (folder / "run.json.probe").unlink()
+    remove(folder / "run.json.probe")
 
 
 def _version() -> str:

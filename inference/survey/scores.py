@@ -81,7 +81,12 @@ class ScoreMap:
 
 
 def write_scores(path: Path, scores: ScoreMap) -> None:
-    """Write a score map atomically; equal maps give equal bytes."""
+    """Write a score map atomically."""
+    files.write_bytes(path, to_fits(scores))
+
+
+def to_fits(scores: ScoreMap) -> bytes:
+    """Return a score map as the bytes of a FITS file; equal maps give equal bytes."""
     cards = rescaled_cards(scores.tile_cards, scores.cell_px)
     planes = (scores.score, scores.coverage, scores.mask_fraction)
     hdus = []
@@ -98,7 +103,7 @@ def write_scores(path: Path, scores: ScoreMap) -> None:
         hdus[-1].header["EXTNAME"] = name
     buffer = io.BytesIO()
     fits.HDUList(hdus).writeto(buffer)
-    files.write_bytes(path, buffer.getvalue())
+    return buffer.getvalue()
 
 
 def read_scores(path: Path) -> ScoreMap:
@@ -113,10 +118,14 @@ def read_scores(path: Path) -> ScoreMap:
             header = hdus[0].header
             planes = [np.asarray(hdus[name].data, np.float32) for name in PLANES]
             meta = {key: header[key] for key in _COMMENTS if key in header}
-            cell = int(meta["CELL_PX"])
+            cards = rescaled_cards(wcs_cards(header), 1 / int(meta["CELL_PX"]))
     except FileNotFoundError as error:
         raise DataNotFoundError(f"{path} does not exist", value=str(path)) from error
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        raise DataFormatError(f"{path} is not a score map: {error}", value=str(path)) from error
-    cards = rescaled_cards(wcs_cards(header), 1 / cell)
+    except Exception as error:  # astropy raises many unrelated classes for damaged files
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DataFormatError(
+            f"{path} is damaged or no score map: {reason}; `python inference/predict.py` with the "
+            "same settings writes it again",
+            value=str(path),
+        ) from error
     return ScoreMap(planes[0], planes[1], planes[2], cards, meta)

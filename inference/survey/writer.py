@@ -17,8 +17,8 @@ from datagen import files
 from inference.survey.blending import Mosaic
 from inference.survey.candidates import CandidateRule, find_candidates, to_ecsv, to_regions
 from inference.survey.dataset import Batch, cell_coverage
-from inference.survey.records import OutputPaths, write_record
-from inference.survey.scores import ScoreMap, write_scores
+from inference.survey.records import OutputPaths, note_failure, write_record
+from inference.survey.scores import ScoreMap, to_fits
 from inference.survey.windows import WindowPlan, WindowShape
 
 Correction = Callable[[NDArray[np.float32]], NDArray[np.float32]]
@@ -123,14 +123,22 @@ class TileWriter(Callback):
 def save_tile(name: str, tile: OpenTile, product: Product, rank: int) -> float:
     """Write results and record of a survey tile; the score map last: it makes the tile count.
 
+    A survey tile with scores that are not finite has no results: it is noted as failed.
+
     Returns:
         Seconds since the first window arrived.
     """
     scores = score_map(name, tile, product)
+    n_lost = int((~np.isfinite(scores.score) & (scores.mask_fraction < 1)).sum())
+    if n_lost:
+        reason = f"the encoder gave no finite score for {n_lost} of {scores.score.size} cells"
+        note_failure(product.paths, name, reason)
+        return time.perf_counter() - tile.started
     table = find_candidates(scores, product.rule)
     if product.regions:
         files.write_text(product.paths.regions(name), to_regions(table))
-    files.write_text(product.paths.candidates(name), to_ecsv(table))
+    catalog, image = to_ecsv(table).encode(), to_fits(scores)
+    files.write_bytes(product.paths.candidates(name), catalog)
     assert tile.footer is not None
     seconds = time.perf_counter() - tile.started
     record = {
@@ -141,9 +149,10 @@ def save_tile(name: str, tile: OpenTile, product: Product, rank: int) -> float:
         "seconds_read": round(tile.footer["read_seconds"], 3),
         "seconds_predict": round(seconds, 3),
         "mtimes_ns": list(product.mtimes_ns[name]),
+        "result_bytes": [len(image), len(catalog)],
     }
     write_record(product.paths, name, record)
-    write_scores(product.paths.scores(name), scores)
+    files.write_bytes(product.paths.scores(name), image)
     return seconds
 
 

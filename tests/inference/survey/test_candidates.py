@@ -2,17 +2,20 @@ from __future__ import annotations
 
 import tracemalloc
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 from astropy.io import fits
 from numpy.typing import NDArray
 
+from datagen.errors import DataFormatError, DataNotFoundError
 from inference.survey.candidates import (
     COLUMNS,
     CandidateRule,
     find_candidates,
     label_cells,
+    read_catalog,
     to_ecsv,
     to_regions,
 )
@@ -46,6 +49,27 @@ def test_one_cell_is_where_it_is(score_map: Callable[..., ScoreMap]) -> None:
     assert row["score"] == row["peak"] == 0.75
     assert row["area_arcmin2"] == pytest.approx((CELL * 0.263 / 60) ** 2, rel=1e-4)
     assert row["id"] == "T_0001"
+
+
+def test_a_catalogue_that_lost_its_end_is_damaged(
+    score_map: Callable[..., ScoreMap], tmp_path: Path
+) -> None:
+    score = np.zeros((9, 12), np.float32)
+    score[2, 7] = score[6, 2] = 0.75
+    table = find_candidates(score_map(score), RULE)
+    text, path = to_ecsv(table), tmp_path / "T.ecsv"
+    path.write_text(text)
+    assert to_ecsv(read_catalog(path)) == text
+    for end in range(0, len(text), 7):
+        path.write_text(text[:end])
+        with pytest.raises(DataFormatError, match=r"T\.ecsv is damaged .*predict\.py`") as caught:
+            read_catalog(path)
+        assert "\n" not in str(caught.value)
+    path.write_text("".join(text.splitlines(keepends=True)[:-1]))
+    with pytest.raises(DataFormatError, match="it has 1 rows instead of 2"):
+        read_catalog(path)
+    with pytest.raises(DataNotFoundError, match=r"none\.ecsv does not exist"):
+        read_catalog(tmp_path / "none.ecsv")
 
 
 def test_corners_connect_and_the_best_comes_first(score_map: Callable[..., ScoreMap]) -> None:

@@ -10,7 +10,7 @@ from astropy.table import Table
 
 from inference.survey.candidates import describe, empty_catalog
 from inference.survey.geometry import celestial_wcs, sky_to_pixel, unit_vectors, wcs_cards
-from inference.survey.merge import TileFootprint, merge_catalogs, owner_names
+from inference.survey.merge import TileFootprint, merge_catalogs, owned_cells, owner_names
 
 SIDE = 1000
 
@@ -64,6 +64,22 @@ def test_the_nearest_centre_owns_an_object(header: Callable[..., fits.Header]) -
     names = owner_names(table, tiles)
     assert names.tolist()[:2] == ["T1", "T2"]
     assert names[3] == ""
+
+
+def test_each_piece_of_sky_belongs_to_one_tile(header: Callable[..., fits.Header]) -> None:
+    tiles = [
+        dataclasses.replace(tile, cell_px=20, seen=np.ones((50, 50), bool))
+        for tile in footprints(header, 0.0)
+    ]
+    owned = owned_cells(tiles)
+    # Each neighbour adds 0.8 of a tile; RA grows to the left.
+    assert [mine.mean() for mine in owned] == pytest.approx([0.9, 0.8, 0.9])
+    assert owned[1][:, 5:45].all()
+    assert not owned[1][:, :5].any()
+    # What a neighbour did not see stays with who did.
+    blind = [dataclasses.replace(tiles[0], seen=np.zeros((50, 50), bool)), *tiles[1:]]
+    assert [mine.mean() for mine in owned_cells(blind)] == pytest.approx([0.0, 0.9, 0.9])
+    assert owned_cells(tiles[:1])[0].all()
 
 
 def test_views_on_both_sides_of_a_border_are_one(header: Callable[..., fits.Header]) -> None:

@@ -241,11 +241,117 @@ def test_odd_files_do_not_stop_the_run(tiles: Path, tmp_path: Path, predict: Pre
     fits.setval(tiles / "T0" / "T0_g.fits", "CTYPE2", value="GLAT-TAN")
     (tiles / "T1" / "T1_g.fits").unlink()
     (tiles / "T1" / "T1_g.fits").symlink_to(tmp_path / "nowhere.fits")
+    shutil.copytree(tiles / "T2", tiles / "T1b")
+    for path in (tiles / "T1b").iterdir():
+        path.rename(path.with_name(path.name.replace("T2", "T1b")))
+    broken = tiles / "T1b" / "T1b_g.fits"
+    broken.write_bytes(broken.read_bytes().replace(b"CRVAL1  =    ", b"CRVAL1  = 1.2", 1))
     assert predict() == TILES_FAILED
+    assert [path.name for path in (tmp_path / "out/scores").iterdir()] == ["T2.fits"]
     failed = Table.read(tmp_path / "out" / "failed.ecsv")
-    assert failed["tile"].tolist() == ["T0", "T1"]
+    assert failed["tile"].tolist() == ["T0", "T1", "T1b"]
+    assert "CRVAL1" in failed["reason"][2]
     assert "GLON-TAN" in failed["reason"][0]
     assert "No such file" in failed["reason"][1]
+
+
+def test_scores_that_are_not_finite_are_no_result(
+    tiles: Path, tmp_path: Path, predict: Predict, module: LightningModule
+) -> None:
+    before = module.network.near.bias.data.clone()
+    module.network.near.bias.data.fill_(torch.nan)
+    assert predict() == TILES_FAILED
+    out = tmp_path / "out"
+    failed = Table.read(out / "failed.ecsv")
+    assert failed["reason"][0] == "the encoder gave no finite score for 130 of 130 cells"
+    assert not list(out.glob("scores/*"))
+    assert not list(out.glob("catalogs/*"))
+    module.network.near.bias.data = before
+    assert predict() == 0
+
+
+def cut(name: str, keep: float) -> Callable[[Path], None]:
+    def apply(out: Path) -> None:
+        data = (out / name).read_bytes()
+        (out / name).write_bytes(data[: int(keep * len(data))])
+
+    return apply
+
+
+def cut_row(out: Path) -> None:
+    lines = (out / "catalogs/T0.ecsv").read_text().splitlines(keepends=True)
+    (out / "catalogs/T0.ecsv").write_text("".join(lines[:-1]))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        cut("catalogs/T0.ecsv", 0.0),
+        cut("catalogs/T0.ecsv", 0.9),
+        cut_row,
+        cut("scores/T0.fits", 0.0),
+        cut("scores/T0.fits", 0.8),
+        cut("records/T0.json", 0.5),
+        cut("catalog.ecsv", 0.7),
+        lambda out: (out / "records/T0.json").write_text("[]"),
+    ],
+)
+def test_damaged_results_are_made_again(
+    tiles: Path, tmp_path: Path, predict: Predict, damage: Callable[[Path], None]
+) -> None:
+    predict()
+    before = contents(tmp_path / "out")
+    damage(tmp_path / "out")
+    assert predict() == 0
+    assert contents(tmp_path / "out") == before
+
+
+@pytest.mark.parametrize("name", ["scores/T1.fits", "catalogs/T1.ecsv"])
+def test_damage_that_leaves_the_size_is_found_when_merging(
+    tiles: Path, tmp_path: Path, predict: Predict, name: str
+) -> None:
+    """The survey tile counts as failed, and the next run repairs it."""
+    predict()
+    out = tmp_path / "out"
+    before = contents(out)
+    data = (out / name).read_bytes().replace(b"COVERAGE", b"COVE AGE").replace(b"score", b"sc re")
+    assert data != before[name]
+    (out / name).write_bytes(data)
+    assert predict() == TILES_FAILED
+    failed = Table.read(out / "failed.ecsv")
+    assert failed["tile"].tolist() == ["T1"]
+    assert f"{Path(name).name} is damaged" in failed["reason"][0]
+    assert predict() == 0
+    assert contents(out) == before
+
+
+def test_results_that_cannot_be_removed_take_one_line(
+    tiles: Path, tmp_path: Path, predict: Predict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predict()
+    unlink = Path.unlink
+
+    def refuse(path: Path, missing_ok: bool = False) -> None:
+        if path.name == "T1.fits":
+            raise PermissionError(1, "Operation not permitted")
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with pytest.raises(OutputError, match=r"cannot write .*T1\.fits: permission is denied; free"):
+        predict(overwrite=True)
+
+
+def test_the_merged_catalogue_says_where_it_comes_from(
+    tiles: Path, tmp_path: Path, predict: Predict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    predict(cached_data_path="tiles")
+    run = read_json(tmp_path / "out" / "run.json")
+    assert run["cached_data_path"] == str(tiles)
+    meta = Table.read(tmp_path / "out" / "catalog.ecsv").meta
+    assert meta["run_hash"] == run["run_hash"]
+    assert (meta["checkpoint"], meta["threshold"]) == (SHA, 0.5)
+    assert (meta["merge_radius_arcmin"], meta["version"]) == (0.1, run["package_version"])
 
 
 def test_ranks_with_other_checkpoints_are_refused(
