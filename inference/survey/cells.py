@@ -31,15 +31,17 @@ class CellLabels:
     is_predicted: NDArray[np.bool_]
 
 
-def label_tile(scores: ScoreMap, sources: Table) -> CellLabels:
+def label_tile(scores: ScoreMap, sources: Table, owned: NDArray[np.bool_]) -> CellLabels:
     """Compare a score map with the sources of its survey tile.
 
-    Cells count that were seen; cells do not that hold galaxies of systems which the training
-    ignores (LABEL_WEIGHT = 0, whatever their MEM) and no labelled member.
+    Cells count that the survey tile owns, so that no overlap counts twice. Those do not that hold
+    galaxies of systems which the training ignores (LABEL_WEIGHT = 0, whatever their MEM) and no
+    labelled member.
 
     Args:
         scores: The score map.
         sources: Columns X, Y [px, 0-based centres], MEM and, if there, LABEL_WEIGHT.
+        owned: Cells that count, shape (ny, nx); see `merge.owned_cells`.
     """
     weight = np.ones(len(sources))
     if "LABEL_WEIGHT" in sources.colnames:
@@ -47,7 +49,7 @@ def label_tile(scores: ScoreMap, sources: Table) -> CellLabels:
     is_labelled = (np.asarray(sources["MEM"]) > 0) & (weight > 0)
     counted = cell_counts(sources["X"], sources["Y"], is_labelled, scores)
     ignored = cell_counts(sources["X"], sources["Y"], weight <= 0, scores)
-    use = scores.seen & np.isfinite(scores.score) & ~((ignored > 0) & (counted == 0))
+    use = owned & np.isfinite(scores.score) & ~((ignored > 0) & (counted == 0))
     score = scores.score[use].astype(np.float64)
     return CellLabels(score, counted[use] > 0, score > float(scores.meta["THRESH"]))
 

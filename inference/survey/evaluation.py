@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,11 @@ from conf.build import build_settings
 from datagen import files
 from datagen.errors import DataFormatError, DataNotFoundError
 from inference.survey import cells, plots, statistics
-from inference.survey.candidates import to_ecsv
+from inference.survey.candidates import read_catalog, to_ecsv
 from inference.survey.evaluation_settings import EvaluateSettings
 from inference.survey.geometry import separation_rad, unit_vectors
 from inference.survey.matching import SkyCatalog
+from inference.survey.merge import TileFootprint, owned_cells
 from inference.survey.records import OutputPaths
 from inference.survey.references import ReferenceCatalog, read_reference
 from inference.survey.scores import ScoreMap, read_scores
@@ -89,14 +90,16 @@ def evaluate_survey(settings: EvaluateSettings) -> Evaluation:
     """
     paths = OutputPaths(Path(settings.prediction_dir))
     maps = _score_maps(paths)
+    owned = owned_cells([TileFootprint.of(scores) for scores in maps])
     sample = _sample(settings, paths, maps)
-    chance = statistics.chance_match(maps, len(sample.candidates), sample.pure.sky, sample.rule)
-    fractions = [*_fractions(sample, settings), chance]
+    fractions = [*_fractions(sample, settings), *_chance(sample, maps, owned)]
     curve = statistics.threshold_curve(sample.sky, sample.complete, sample.pure, sample.rule)
     run = files.read_json(paths.run) if paths.run.is_file() else {}
-    labels = _cell_labels(maps, run, settings.sources)
+    labels = _cell_labels(maps, owned, run, settings.sources)
     metrics = cells.cell_metrics(labels) if labels else {}
-    written = _write(settings, fractions, curve, metrics, sample)
+    origin = _origin(settings, str(maps[0].meta["RUNHASH"]))
+    written = _write(settings, fractions, curve, sample)
+    written.append(_write_summary(settings, origin, fractions, metrics, sample))
     written += plots.write_plots(
         Path(settings.output_dir),
         plots.Figures(fractions, curve, maps[: settings.n_plots], sample.candidates, sample.pure),
@@ -107,7 +110,7 @@ def evaluate_survey(settings: EvaluateSettings) -> Evaluation:
 
 def summary(evaluation: Evaluation) -> list[str]:
     """Return the result as lines of a table and the names of the files."""
-    lines = [f"{'quantity':<14}{'bin':<26}{'matched':>9}{'of':>7}{'value':>8}  68 % interval"]
+    lines = [f"{'quantity':<20}{'bin':<26}{'matched':>9}{'of':>7}{'value':>8}  68 % interval"]
     for fraction in evaluation.fractions:
         if fraction.variable != "all" and fraction.n == 0:
             continue
@@ -116,8 +119,8 @@ def summary(evaluation: Evaluation) -> list[str]:
             span = f"{fraction.low:g} <= {fraction.variable} < {fraction.high:g}"
         low, high = fraction.interval
         counts = f"{fraction.n_matched:>9}{fraction.n:>7}{fraction.value:>8.3f}"
-        lines.append(f"{fraction.quantity:<14}{span:<26}{counts}  {low:.3f} - {high:.3f}")
-    lines += [f"cell {name:<35}{value:>18.4f}" for name, value in evaluation.cells.items()]
+        lines.append(f"{fraction.quantity:<20}{span:<26}{counts}  {low:.3f} - {high:.3f}")
+    lines += [f"cell {name:<41}{value:>18.4f}" for name, value in evaluation.cells.items()]
     return lines + [f"wrote {path}" for path in evaluation.files]
 
 
@@ -145,7 +148,7 @@ def _score_maps(paths: OutputPaths) -> list[ScoreMap]:
 
 
 def _sample(settings: EvaluateSettings, paths: OutputPaths, maps: Sequence[ScoreMap]) -> Sample:
-    candidates = Table.read(paths.catalog, format="ascii.ecsv")
+    candidates = read_catalog(paths.catalog)
     if settings.score_min is not None:
         candidates = candidates[candidates["score"] >= settings.score_min]
     reference = read_reference(Path(settings.reference), settings.columns)
@@ -185,6 +188,17 @@ def _fractions(sample: Sample, settings: EvaluateSettings) -> list[Fraction]:
     ]
 
 
+def _chance(
+    sample: Sample, maps: Sequence[ScoreMap], owned: Sequence[NDArray[np.bool_]]
+) -> list[Fraction]:
+    areas = [
+        statistics.Area(scores.tile_wcs, scores.cell_px, np.argwhere(mine))
+        for scores, mine in zip(maps, owned, strict=True)
+    ]
+    n, radius = len(sample.candidates), sample.rule.radius_arcmin
+    return statistics.chance_fractions(areas, n, sample.complete.sky, sample.pure.sky, radius)
+
+
 def _matches(sample: Sample) -> Table:
     """Return matched pairs: candidate, cluster, richness, redshift, separation [arcmin]."""
     partner = statistics.match(sample.sky, sample.pure.sky, sample.rule)
@@ -202,15 +216,27 @@ def _matches(sample: Sample) -> Table:
 
 
 def _cell_labels(
-    maps: Sequence[ScoreMap], run: dict[str, Any], pattern: str
+    maps: Sequence[ScoreMap],
+    owned: Sequence[NDArray[np.bool_]],
+    run: dict[str, Any],
+    pattern: str,
 ) -> list[cells.CellLabels]:
     """Return scores and truth of the cells of all survey tiles with a source catalogue."""
     folder = Path(run.get("cached_data_path", "."))
     labels = []
-    for scores in maps:
+    for scores, mine in zip(maps, owned, strict=True):
         path = folder / pattern.replace("{tile}", scores.tile)
         if path.is_file():
-            labels.append(cells.label_tile(scores, cells.read_sources(path)))
+            labels.append(cells.label_tile(scores, cells.read_sources(path), mine))
+    if len(labels) < len(maps):
+        log.warning(
+            "%d of %d survey tiles have truth (evaluate.sources = %s below %s): cells of the "
+            "others do not count",
+            len(labels),
+            len(maps),
+            pattern,
+            folder,
+        )
     return labels
 
 
@@ -218,7 +244,6 @@ def _write(
     settings: EvaluateSettings,
     fractions: Sequence[Fraction],
     curve: Table,
-    metrics: dict[str, float],
     sample: Sample,
 ) -> list[Path]:
     folder = Path(settings.output_dir)
@@ -229,17 +254,39 @@ def _write(
     }
     for name, table in tables.items():
         files.write_text(folder / name, to_ecsv(table))
-    overall = {f.quantity: f for f in fractions if f.variable == "all"}
+    return [folder / name for name in tables]
+
+
+def _origin(settings: EvaluateSettings, run_hash: str) -> dict[str, Any]:
+    """Return what was compared with what, and the cuts that decide what counts."""
+    cuts = ("score_min", "richness_min", "purity_richness_min", "redshift_range")
+    return {
+        "run_hash": run_hash,
+        "reference": settings.reference,
+        **{name: getattr(settings, name) for name in cuts},
+    }
+
+
+def _write_summary(
+    settings: EvaluateSettings,
+    origin: Mapping[str, Any],
+    fractions: Sequence[Fraction],
+    metrics: dict[str, float],
+    sample: Sample,
+) -> Path:
     result: dict[str, Any] = {
+        **origin,
         "n_candidates": len(sample.candidates),
         "n_clusters": len(sample.complete),
         "match_radius_arcmin": settings.match_radius_arcmin,
         "cells": {key: _json_number(value) for key, value in metrics.items()},
     }
-    for name, fraction in overall.items():
-        result[name] = {"value": _json_number(fraction.value), "wilson": list(fraction.interval)}
-    files.write_json(folder / "evaluation.json", result)
-    return [*(folder / name for name in tables), folder / "evaluation.json"]
+    for fraction in (f for f in fractions if f.variable == "all"):
+        value = {"value": _json_number(fraction.value), "wilson": list(fraction.interval)}
+        result[fraction.quantity] = value
+    path = Path(settings.output_dir) / "evaluation.json"
+    files.write_json(path, result)
+    return path
 
 
 def _json_number(value: float) -> float | None:

@@ -23,7 +23,7 @@ from inference.survey.reading import WholeTileReader
 from inference.survey.references import ReferenceCatalog
 from inference.survey.scores import ScoreMap
 from inference.survey.settings import SurveySettings
-from inference.survey.statistics import Fraction
+from inference.survey.statistics import CHANCE_PURITY, Fraction
 from inference.survey.tiles import list_tiles
 
 log = logging.getLogger(__name__)
@@ -77,7 +77,7 @@ def draw_fractions(figures: Figures) -> Figure:
     _draw_bins(axes[0, 0], figures.fractions, "completeness", "richness")
     _draw_bins(axes[0, 1], figures.fractions, "completeness", "z")
     _draw_bins(axes[1, 0], figures.fractions, "purity", "score")
-    for chance in (f.value for f in figures.fractions if f.quantity == "chance" and f.n):
+    for chance in (f.value for f in figures.fractions if f.quantity == CHANCE_PURITY and f.n):
         axes[1, 0].axhline(chance, color="grey", linestyle="--", label="random positions")
         axes[1, 0].legend()
     curve = figures.curve

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from astropy.table import Table
+from astropy.wcs import WCS
 from numpy.typing import NDArray
 
 from datagen.seeds import stream
@@ -20,6 +21,7 @@ from inference.survey.scores import ScoreMap
 _N_STEPS = 41
 _N_CHANCE = 20
 _NEAREST = "angular_proximity"
+CHANCE_PURITY, CHANCE_COMPLETENESS = "chance_purity", "chance_completeness"
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class Fraction:
     """A fraction of counts in one bin.
 
     Args:
-        quantity: What it is: completeness or purity.
+        quantity: What it is, such as completeness or purity.
         variable: What the bin is in; `all` for one bin.
         low: Lower edge.
         high: Upper edge.
@@ -67,6 +69,21 @@ class Fraction:
         return float(low), float(high)
 
 
+@dataclass(frozen=True)
+class Area:
+    """Cells of one survey tile.
+
+    Args:
+        wcs: WCS of the survey tile.
+        cell_px: Side of a cell [px].
+        cells: Row and column of each cell, shape (n, 2).
+    """
+
+    wcs: WCS
+    cell_px: int
+    cells: NDArray[np.int64]
+
+
 def candidate_sky(table: Table) -> SkyCatalog:
     """Return candidates as a catalogue to match; their score ranks them."""
     redshift = np.full(len(table), np.nan)
@@ -88,11 +105,8 @@ def covered(
     """Return which sky positions [deg] lie on a cell that was seen in any score map, shape (n,)."""
     result = np.zeros(len(ra), bool)
     for scores in maps:
-        footprint = TileFootprint(scores.tile, scores.tile_wcs, scores.tile_shape)
-        inside = np.flatnonzero(footprint.contains(ra, dec))
-        x, y = footprint.pixels(ra[inside], dec[inside])
-        cells = [np.floor((axis + 0.5) / scores.cell_px).astype(int) for axis in (y, x)]
-        result[inside] |= scores.seen[cells[0], cells[1]]
+        footprint = TileFootprint.of(scores)
+        result |= footprint.contains(ra, dec) & footprint.shows(ra, dec)
     return result
 
 
@@ -118,39 +132,50 @@ def overall(quantity: str, is_matched: NDArray[np.bool_]) -> Fraction:
     return Fraction(quantity, "all", -np.inf, np.inf, n_matched, len(is_matched))
 
 
-def chance_match(
-    maps: Sequence[ScoreMap], n: int, clusters: SkyCatalog, rule: MatchRule
-) -> Fraction:
-    """Return which fraction of random positions would match, `n` at a time.
+def chance_fractions(
+    areas: Sequence[Area], n: int, complete: SkyCatalog, pure: SkyCatalog, radius_arcmin: float
+) -> list[Fraction]:
+    """Return the purity and the completeness of `n` random positions: what candidates must beat.
 
-    What purity and completeness have to beat: a wide radius or many candidates match by chance.
+    A wide radius gives a high purity by chance, many candidates a high completeness.
+
+    Args:
+        areas: Where positions may lie.
+        n: Number of candidates.
+        complete: Clusters that should be found.
+        pure: Clusters that candidates may match.
+        radius_arcmin: Largest separation [arcmin].
     """
+    # Random positions have no redshift or mass to prefer.
+    rule = MatchRule(radius_arcmin, _NEAREST)
     rng = stream(0, 0, "chance")
-    n_matched = 0
+    n_real = n_found = 0
     for _ in range(_N_CHANCE if n else 0):
-        ra, dec = random_positions(maps, n, rng)
-        unknown = np.full(n, np.nan)
-        sky = SkyCatalog(ra, dec, rng.random(n), unknown)
-        # Random positions have no redshift to prefer.
-        n_matched += int((match(sky, clusters, MatchRule(rule.radius_arcmin, _NEAREST)) >= 0).sum())
-    return Fraction("chance", "all", -np.inf, np.inf, n_matched, n * _N_CHANCE)
+        ra, dec = random_positions(areas, n, rng)
+        sky = SkyCatalog(ra, dec, rng.random(n), np.full(n, np.nan))
+        n_real += int((match(sky, pure, rule) >= 0).sum())
+        n_found += int((match(sky, complete, rule) >= 0).sum())
+    n_clusters = len(complete) if n else 0
+    return [
+        Fraction(CHANCE_PURITY, "all", -np.inf, np.inf, n_real, n * _N_CHANCE),
+        Fraction(CHANCE_COMPLETENESS, "all", -np.inf, np.inf, n_found, n_clusters * _N_CHANCE),
+    ]
 
 
 def random_positions(
-    maps: Sequence[ScoreMap], n: int, rng: np.random.Generator
+    areas: Sequence[Area], n: int, rng: np.random.Generator
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return `n` sky positions (ra, dec) [deg], uniform over the cells that were seen."""
-    cells = [np.argwhere(scores.seen) for scores in maps]
-    weight = np.array([len(found) for found in cells], float)
-    which = rng.choice(len(maps), size=n, p=weight / weight.sum())
+    """Return `n` sky positions (ra, dec) [deg], uniform over the cells of the areas."""
+    weight = np.array([len(area.cells) for area in areas], float)
+    which = rng.choice(len(areas), size=n, p=weight / weight.sum())
     ra, dec = np.empty(n), np.empty(n)
-    for number, scores in enumerate(maps):
+    for number, area in enumerate(areas):
         mine = np.flatnonzero(which == number)
         if not len(mine):
             continue
-        cell = cells[number][rng.integers(len(cells[number]), size=len(mine))]
-        y, x = ((cell + rng.random(cell.shape)) * scores.cell_px - 0.5).T
-        ra[mine], dec[mine] = pixel_to_sky(scores.tile_wcs, x, y)
+        cell = area.cells[rng.integers(len(area.cells), size=len(mine))]
+        y, x = ((cell + rng.random(cell.shape)) * area.cell_px - 0.5).T
+        ra[mine], dec[mine] = pixel_to_sky(area.wcs, x, y)
     return ra, dec
 
 

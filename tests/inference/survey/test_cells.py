@@ -31,7 +31,7 @@ def test_members_label_the_cell_they_lie_in() -> None:
             "LABEL_WEIGHT": [1.0, 1.0, 1.0, 0.0, 1.0],
         }
     )
-    labels = label_tile(score_map(), sources)
+    labels = label_tile(score_map(), sources, score_map().seen)
     # Cell (1, 0) holds only ignored members; (1, 1) was not seen and (1, 2) hardly.
     assert labels.score.tolist() == pytest.approx([0.9, 0.2, 0.8])
     assert labels.is_member.tolist() == [True, True, False]
@@ -71,7 +71,7 @@ def test_ignored_systems_hide_their_cells_although_they_are_no_members() -> None
             "LABEL_WEIGHT": [0.0, 1.0, 0.0, 1.0],
         }
     )
-    labels = label_tile(score_map(), sources)
+    labels = label_tile(score_map(), sources, score_map().seen)
     # (0, 0) is ignored; (0, 1) holds a labelled member too.
     assert labels.score.tolist() == pytest.approx([0.2, 0.8, 0.1])
     assert labels.is_member.tolist() == [True, False, False]

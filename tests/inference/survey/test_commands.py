@@ -99,7 +99,7 @@ def test_evaluate_reads_what_predict_wrote(
     truth = Table({"CLUSTER_ID": [1], "RA": [200.0], "DEC": [50.0], "Z": [0.3], "RICHNESS": [30.0]})
     truth.write(prepared / "data" / "survey" / "truth_clusters.ecsv")
     assert evaluate(composed(root, "evaluate", "evaluate.n_plots=1")) == 0
-    assert "completeness  all" in capsys.readouterr().out
+    assert "completeness        all" in capsys.readouterr().out
     assert (prepared / "outputs" / "evaluation" / "tile_T0.png").is_file()
 
 

@@ -15,10 +15,11 @@ from inference.survey.candidates import CandidateRule, find_candidates, to_ecsv
 from inference.survey.evaluation import evaluate_survey, summary
 from inference.survey.evaluation_settings import EvaluateSettings
 from inference.survey.geometry import wcs_cards
-from inference.survey.merge import TileFootprint
+from inference.survey.merge import TileFootprint, owned_cells
 from inference.survey.records import OutputPaths
 from inference.survey.references import read_reference
 from inference.survey.scores import ScoreMap, write_scores
+from inference.survey.statistics import Area, random_positions
 
 CELL = 64
 PURITY = ("purity", "all")
@@ -84,20 +85,26 @@ def test_completeness_and_purity_count_the_footprint(
     assert counts["completeness", "richness", 20.0] == (1, 2)
     assert counts["completeness", "z", 0.5] == (0, 1)
     assert counts["purity", "all", -np.inf] == (2, 3)
-    matched, n = counts["chance", "all", -np.inf]
+    matched, n = counts["chance_purity", "all", -np.inf]
     # Four discs of 0.5 arcmin in 5.6 x 4.4 arcmin.
     assert n == 60
     assert 0 < matched < 20
+    # Each random position that finds a cluster is one more cluster found, of four in 20 turns.
+    assert counts["chance_completeness", "all", -np.inf] == (matched, 80)
     assert result.matches["cluster"].tolist() == ["0", "1"]
     assert result.matches["separation_arcmin"][0] == pytest.approx(0, abs=1e-6)
     assert result.cells == {}
     written = read_json(tmp_path / "evaluation" / "evaluation.json")
     assert written["completeness"]["value"] == 0.5
+    assert written["chance_purity"]["value"] == matched / 60
+    cuts = {"score_min": None, "richness_min": 20.0, "purity_richness_min": None}
+    origin = {"run_hash": "abc", "reference": str(tmp_path / "truth.ecsv"), **cuts}
+    assert origin.items() <= written.items()
     assert Table.read(tmp_path / "evaluation" / "evaluation.ecsv")["n"][0] == 4
     assert [path.suffix for path in result.files] == [".ecsv"] * 3 + [".json"] + [".png"] * 2
     assert all(path.stat().st_size > 0 for path in result.files)
     text = "\n".join(summary(result))
-    assert "completeness  all" in text
+    assert "completeness        all" in text
     assert "evaluation.json" in text
 
 
@@ -123,12 +130,73 @@ def test_cells_are_compared_where_source_catalogues_are(
     assert metrics["precision"] == pytest.approx(1 / 3)
 
 
+@pytest.fixture
+def neighbour(prediction: ScoreMap, tmp_path: Path, header: Callable[..., fits.Header]) -> ScoreMap:
+    """A second survey tile that shows the right half of the first one again."""
+    half = 10 * CELL * 0.263 / 3600 / np.cos(np.radians(5.0))
+    meta = {**prediction.meta, "TILE": "U"}
+    cards = wcs_cards(header(prediction.tile_shape, ra=10.0 - half))
+    scores = dataclasses.replace(prediction, tile_cards=cards, meta=meta)
+    paths = OutputPaths(tmp_path / "out")
+    write_scores(paths.scores("U"), scores)
+    write_manifest(paths, "abc", T="done", U="done")
+    for tile in "TU":
+        folder = tmp_path / "tiles" / tile
+        folder.mkdir(parents=True)
+        table = Table({"X": [4.5 * CELL], "Y": [3.5 * CELL], "MEM": [1]})
+        table.write(folder / f"{tile}_sources.dat", format="ascii.commented_header")
+    paths.run.write_text(f'{{"cached_data_path": "{tmp_path / "tiles"}"}}')
+    return scores
+
+
+def test_overlaps_of_survey_tiles_count_once(
+    prediction: ScoreMap,
+    neighbour: ScoreMap,
+    evaluation: EvaluateSettings,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    settings = dataclasses.replace(evaluation, n_plots=0)
+    metrics = evaluate_survey(settings).cells
+    # Of 2 x 16 x 20 cells, 16 x 10 are the same sky.
+    assert metrics["n_cells"] == 480
+    assert "survey tiles have truth" not in caplog.text
+    (tmp_path / "tiles" / "U" / "U_sources.dat").unlink()
+    assert evaluate_survey(settings).cells["n_cells"] == 240
+    assert "1 of 2 survey tiles have truth (evaluate.sources = {tile}/" in caplog.text
+
+
+def test_random_positions_are_uniform_over_overlaps(
+    prediction: ScoreMap, neighbour: ScoreMap
+) -> None:
+    places = [TileFootprint.of(scores) for scores in (prediction, neighbour)]
+    areas = [
+        Area(place.wcs, CELL, np.argwhere(mine))
+        for place, mine in zip(places, owned_cells(places), strict=True)
+    ]
+    ra, dec = random_positions(areas, 3000, np.random.default_rng(0))
+    both = places[0].contains(ra, dec) & places[1].contains(ra, dec)
+    assert both.mean() == pytest.approx(1 / 3, abs=0.03)
+
+
+def test_a_damaged_catalogue_takes_one_line(
+    prediction: ScoreMap, evaluation: EvaluateSettings, tmp_path: Path
+) -> None:
+    path = tmp_path / "out" / "catalog.ecsv"
+    text = path.read_text()
+    for keep in (0.0, 0.5, 0.9):
+        path.write_text(text[: int(keep * len(text))])
+        with pytest.raises(DataFormatError, match=r"catalog\.ecsv is damaged .*predict\.py`"):
+            evaluate_survey(evaluation)
+
+
 def test_no_candidates_give_zero_and_not_a_crash(
     prediction: ScoreMap, evaluation: EvaluateSettings
 ) -> None:
     result = evaluate_survey(dataclasses.replace(evaluation, score_min=99.0))
     overall = {f.quantity: (f.n_matched, f.n) for f in result.fractions if f.variable == "all"}
-    assert overall == {"completeness": (0, 4), "purity": (0, 0), "chance": (0, 0)}
+    chance = {"chance_purity": (0, 0), "chance_completeness": (0, 0)}
+    assert overall == {"completeness": (0, 4), "purity": (0, 0), **chance}
     assert len(result.curve) == 0
 
 
