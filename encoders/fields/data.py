@@ -108,6 +108,28 @@ def index_folder(data_dir: Path) -> list[FieldFile]:
     return files
 
 
+class MapCache:
+    """Aperture maps in memory, those that come first, as long as they fit.
+
+    Args:
+        n_bytes: Memory for all of them [bytes].
+    """
+
+    def __init__(self, n_bytes: float) -> None:
+        self._n_free = n_bytes
+        self._maps: dict[tuple[Path, int], Tensor] = {}
+
+    def get(self, place: tuple[Path, int]) -> Tensor | None:
+        """Return the maps of a field (file and number in it), or None if they are not there."""
+        return self._maps.get(place)
+
+    def offer(self, place: tuple[Path, int], maps: Tensor) -> None:
+        """Keep the maps of a field if they fit."""
+        if maps.nbytes <= self._n_free:
+            self._n_free -= maps.nbytes
+            self._maps[place] = maps
+
+
 class FieldsDataset(Dataset[dict[str, Any]]):
     """The fields of some files, one sample each, with background and noise measured once.
 
@@ -116,15 +138,14 @@ class FieldsDataset(Dataset[dict[str, Any]]):
     Args:
         files: Indexed files.
         bands: Bands to use, in this order.
-        cache_bytes: Memory for aperture maps, which then take the place of the images in a sample
-            and are measured once as long as they fit; None gives images.
+        cache: Memory for aperture maps, which then take the place of the images in a sample;
+            None gives images. Datasets may share it if their bands are the same.
     """
 
     def __init__(
-        self, files: Sequence[FieldFile], bands: Sequence[str], cache_bytes: float | None = None
+        self, files: Sequence[FieldFile], bands: Sequence[str], cache: MapCache | None = None
     ) -> None:
-        self.cache_bytes = cache_bytes
-        self._apertures: dict[int, Tensor] = {}
+        self.cache = cache
         self.places = [(file.path, j) for file in files for j in range(file.n_fields)]
         names = list(files[0].layout["bands"]) if files else []
         self.channels = [names.index(band) for band in bands] if files else []
@@ -143,8 +164,8 @@ class FieldsDataset(Dataset[dict[str, Any]]):
             "redshift_map": _open(path)[j]["redshift_map"],
             "field": f"{path.name}/{j}",
         }
-        if self.cache_bytes is not None:
-            return sample | {"apertures": self._measured(number)}
+        if self.cache is not None:
+            return sample | {"apertures": self._measured(number, self.cache)}
         background, sigma = self._levels(number)
         return sample | {
             "images": self._images(number),
@@ -164,14 +185,13 @@ class FieldsDataset(Dataset[dict[str, Any]]):
             self._noise[number] = (pairs[:, 0], pairs[:, 1])
         return self._noise[number]
 
-    def _measured(self, number: int) -> Tensor:
+    def _measured(self, number: int, cache: MapCache) -> Tensor:
         """Return the aperture maps of a field, from memory if they are there."""
-        if number in self._apertures:
-            return self._apertures[number]
-        levels = [level[None] for level in self._levels(number)]
-        maps = aperture_maps(normalize(self._images(number)[None], *levels))[0]
-        if (len(self._apertures) + 1) * maps.nbytes <= (self.cache_bytes or 0.0):
-            self._apertures[number] = maps
+        maps = cache.get(self.places[number])
+        if maps is None:
+            levels = [level[None] for level in self._levels(number)]
+            maps = aperture_maps(normalize(self._images(number)[None], *levels))[0]
+            cache.offer(self.places[number], maps)
         return maps
 
 
@@ -186,7 +206,8 @@ class FieldsDataModule(LightningDataModule):
         splits: Fractions of files by split: train, val, test.
         bands: Bands to use, in this order; None uses those of the files.
         augment: Flip and turn training fields.
-        cache_gb: Memory for the aperture maps of a split's fields [GB]; None gives images.
+        cache_gb: Memory for the aperture maps of all splits [GB], in each process that loads
+            fields; None gives images.
     """
 
     def __init__(
@@ -208,7 +229,7 @@ class FieldsDataModule(LightningDataModule):
         self.splits = check_splits(splits)
         self.wanted_bands = None if bands is None else list(bands)
         self.is_augmented = augment
-        self.cache_bytes = None if cache_gb is None else cache_gb * 1e9
+        self._cache = None if cache_gb is None else MapCache(cache_gb * 1e9)
         self._datasets: dict[str, FieldsDataset] = {}
 
     @functools.cached_property
@@ -262,7 +283,7 @@ class FieldsDataModule(LightningDataModule):
         """Return the fields of a split: train, val or test."""
         if split not in self._datasets:
             files = self.files_of[split]
-            self._datasets[split] = FieldsDataset(files, self.bands, self.cache_bytes)
+            self._datasets[split] = FieldsDataset(files, self.bands, self._cache)
         return self._datasets[split]
 
     def train_dataloader(self) -> DataLoader[Any]:

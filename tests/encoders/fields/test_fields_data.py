@@ -77,6 +77,23 @@ def test_every_field_counts_once_on_two_processes(fields_dir: Path) -> None:
     assert len(seen) == len(set(seen)) == 5
 
 
+def test_all_splits_share_the_memory_for_maps(fields_dir: Path) -> None:
+    full = module(fields_dir, cache_gb=4.0)
+    sizes = {split: len(full.dataset(split)) for split in ("train", "val", "test")}
+    one = full.dataset("train")[0]["apertures"]
+    assert full.dataset("train")[0]["apertures"] is one
+    n_kept = sizes["train"] + 1
+    small = module(fields_dir, cache_gb=n_kept * one.nbytes / 1e9)
+    is_kept = []
+    for split, size in sizes.items():
+        fields = small.dataset(split)
+        for number in range(size):
+            first = fields[number]["apertures"]
+            assert torch.equal(first, full.dataset(split)[number]["apertures"])
+            is_kept.append(fields[number]["apertures"] is first)
+    assert is_kept == [True] * n_kept + [False] * (sum(sizes.values()) - n_kept)
+
+
 def test_workers_load_the_same(fields_dir: Path) -> None:
     here, there = (module(fields_dir, num_workers=n).train_dataloader() for n in (0, 1))
     for mine, theirs in zip(here, there, strict=True):
