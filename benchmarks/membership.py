@@ -27,7 +27,7 @@ from torchmetrics.functional.classification import binary_average_precision
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from datagen.errors import SkyfoldError
+from datagen.errors import CheckpointError, ConfigError, DataNotFoundError, SkyfoldError
 from datagen.fields.format import catalog_path, read_catalog, read_file_data
 from datagen.files import write_json
 from encoders.checkpoint import load_checkpoint
@@ -38,6 +38,9 @@ from encoders.fields.normalize import estimate_background
 
 Array = NDArray[np.float64]
 N_BOOTSTRAP = 1000
+# The colours of the red sequence are g-r, r-i, i-z, and i decides which galaxies are bright.
+RED_SEQUENCE_BANDS = ("g", "r", "i", "z")
+USER_ERROR = 2
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,8 @@ def main() -> None:
         result = compare(options.data_dir, options.checkpoint)
         write_json(options.output, result)
     except SkyfoldError as error:
-        sys.exit(f"skyfold: {error}")
+        sys.stderr.write(f"skyfold: {error}\n")
+        sys.exit(USER_ERROR)
     print(table(result))
     print(f"written to {options.output}")
 
@@ -84,13 +88,19 @@ def compare(data_dir: Path, checkpoint: Path) -> dict[str, Any]:
 
     Returns:
         Plain values: average precision of each method with a 95 % interval, differences, counts.
+
+    Raises:
+        CheckpointError: The checkpoint is damaged or does not say how it split its files.
+        ConfigError: The files lack a band, or no file is left for the test.
+        DataNotFoundError: There is no checkpoint, or there are no files.
     """
     module = load_checkpoint(checkpoint, "membership")
     card: dict[str, Any] = module.hparams["card"]
-    names = [path.name for path in sorted((data_dir / "file_data").glob("[!.]*.pt"))]
-    found = split_names(names, card["split_seed"], card["splits"])
+    found = split_files(data_dir, card)
     val, test = (read_fields(data_dir, found[split]) for split in ("val", "test"))
-    scores = {"encoder": [encoder_scores(module, field) for field in test]}
+    for field in (*val, *test):
+        channels(field, RED_SEQUENCE_BANDS)
+    scores = {"encoder": [encoder_scores(module, field, card["bands"]) for field in test]}
     detected = functools.partial(detected_counts, cells=card["cell_px"])
     scores["baseline"], settings = density_scores(detected, val, test)
     true = functools.partial(true_counts, data_dir=data_dir, cells=card["cell_px"])
@@ -99,6 +109,49 @@ def compare(data_dir: Path, checkpoint: Path) -> dict[str, Any]:
     result["baseline settings"] = vars(settings)
     result["prior"] = {k: v for k, v in test[0].meta["prior"].items() if k != "empirical"}
     return result
+
+
+def split_files(data_dir: Path, card: dict[str, Any]) -> dict[str, list[str]]:
+    """Return the names of the file data by split, as the encoder's training had them."""
+    names = [path.name for path in sorted((data_dir / "file_data").glob("[!.]*.pt"))]
+    if not names:
+        raise DataNotFoundError(
+            f"expected file data (*.pt) in --data-dir = {data_dir} below file_data/, but found "
+            f"none; make them with: python datagen/run.py data_gen=fields "
+            f"data_gen.data_dir={data_dir}",
+            str(data_dir),
+        )
+    if "splits" not in card or "split_seed" not in card:
+        raise CheckpointError(
+            "expected the card of --checkpoint to hold splits and split_seed; train it again with: "
+            "python train.py model=membership",
+            sorted(card),
+        )
+    found = split_names(names, card["split_seed"], card["splits"])
+    if not found["test"]:
+        raise ConfigError(
+            f"expected an encoder that left fields for the test, but got data.splits = "
+            f"{card['splits']}",
+            card["splits"],
+        )
+    return found
+
+
+def channels(field: Field, bands: Sequence[str]) -> list[int]:
+    """Return the numbers of some bands in the images of a field.
+
+    Raises:
+        ConfigError: The field lacks one.
+    """
+    there = list(field.meta["bands"])
+    if not set(bands) <= set(there):
+        raise ConfigError(
+            f"expected fields with the bands {', '.join(bands)}, but field {field.index} has "
+            f"{', '.join(there)}; choose other data with --data-dir",
+            there,
+            list(bands),
+        )
+    return [there.index(band) for band in bands]
 
 
 def read_fields(data_dir: Path, names: Sequence[str]) -> list[Field]:
@@ -123,10 +176,15 @@ def _field(datum: dict[str, Any], index: int) -> Field:
 
 
 @torch.inference_mode()
-def encoder_scores(module: Any, field: Field) -> Array:  # noqa: ANN401 - a LightningModule
-    """Return the encoder's logits of one field, shape (ny, nx)."""
-    levels = torch.tensor([estimate_background(image) for image in field.images])
-    images = torch.from_numpy(field.images)[None]
+def encoder_scores(
+    module: Any,  # noqa: ANN401 - a LightningModule
+    field: Field,
+    bands: Sequence[str],
+) -> Array:
+    """Return the encoder's logits of one field, shape (ny, nx); it was trained on `bands`."""
+    chosen = field.images[channels(field, bands)]
+    levels = torch.tensor([estimate_background(image) for image in chosen])
+    images = torch.from_numpy(chosen)[None]
     logits = module(images, levels[None, :, 0], levels[None, :, 1])
     return np.asarray(logits[0].double())
 
@@ -140,7 +198,7 @@ def detected_counts(field: Field, settings: red_sequence.DensitySettings, cells:
     magnitudes = zero_point - 2.5 * np.log10(flux)
     errors = 2.5 / np.log(10.0) * found.flux_error / flux
     weights = red_sequence.red_sequence_weights(
-        magnitudes[:, 2],
+        magnitudes[:, RED_SEQUENCE_BANDS.index("i")],
         magnitudes[:, :-1] - magnitudes[:, 1:],
         np.hypot(errors[:, :-1], errors[:, 1:]),
         settings,
@@ -154,8 +212,9 @@ _CACHE: dict[int, Any] = {}
 
 def _detections(field: Field) -> Any:  # noqa: ANN401 - Detections
     if field.index not in _CACHE:
-        fwhm = np.array(field.meta["psf_fwhm"]) / field.meta["pixel_scale"]
-        _CACHE[field.index] = detect_sources(field.images, fwhm)
+        chosen = channels(field, RED_SEQUENCE_BANDS)
+        fwhm = np.array(field.meta["psf_fwhm"])[chosen] / field.meta["pixel_scale"]
+        _CACHE[field.index] = detect_sources(field.images[chosen], fwhm)
     return _CACHE[field.index]
 
 

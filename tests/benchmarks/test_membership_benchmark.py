@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from torch import Tensor
 
 from benchmarks import membership
-from benchmarks.membership import Field, average_precision, density_scores, read_fields, summarise
-from datagen.errors import DataNotFoundError
+from benchmarks.membership import (
+    Field,
+    average_precision,
+    density_scores,
+    encoder_scores,
+    read_fields,
+    summarise,
+)
+from datagen.errors import ConfigError, DataNotFoundError
 from datagen.fields.dummy import write_dummy_file_data
 from datagen.fields.format import file_data_path, read_file_data, write_file_data
+from datagen.files import save_torch
+from encoders.fields.module import MembershipModule
 from encoders.fields.red_sequence import GRID, DensitySettings
 
 
@@ -110,6 +123,93 @@ def test_fields_are_read_with_the_number_of_their_catalogue(tmp_path: Path) -> N
     assert [field.index for field in fields] == [1, 6, 7]
     assert fields[0].images.shape == (2, 64, 64)
     assert fields[0].membership.shape == fields[0].is_counted.shape == (2, 2)
+
+
+class Recorder:
+    """An encoder that notes the images it gets and answers with zeros."""
+
+    def __init__(self) -> None:
+        self.images = torch.empty(0)
+
+    def __call__(self, images: Tensor, background: Tensor, sigma: Tensor) -> Tensor:
+        self.images = images
+        return torch.zeros(len(images), 2, 2)
+
+
+def test_the_encoder_sees_its_own_bands_in_its_order() -> None:
+    rng = np.random.default_rng(0)
+    images = rng.normal(size=(3, 64, 64)).astype(np.float32)
+    truth = np.ones((2, 2), bool)
+    field = Field(images, {"bands": ["g", "r", "i"]}, truth, truth, 5)
+    encoder = Recorder()
+    assert encoder_scores(encoder, field, ["i", "g"]).shape == (2, 2)
+    np.testing.assert_array_equal(encoder.images[0].numpy(), images[[2, 0]])
+    with pytest.raises(ConfigError, match="with the bands g, z, but field 5 has g, r, i"):
+        encoder_scores(encoder, field, ["g", "z"])
+
+
+def test_the_baseline_finds_its_bands_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    images = rng.normal(size=(5, 64, 64)).astype(np.float32)
+    meta = {"bands": ["z", "Y", "i", "r", "g"], "psf_fwhm": [1.0, 2, 3, 4, 5], "pixel_scale": 1.0}
+    truth = np.ones((2, 2), bool)
+    field = Field(images, meta, truth, truth, 6)
+    monkeypatch.setattr(membership, "_CACHE", {})
+    monkeypatch.setattr(membership, "detect_sources", lambda *given: given)
+    seen, fwhm = membership._detections(field)
+    np.testing.assert_array_equal(seen, images[[4, 3, 2, 0]])
+    assert fwhm.tolist() == [5, 4, 3, 1]
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    hparams: dict[str, Any] = {
+        "card": {
+            "task": "membership",
+            "bands": ["g", "r"],
+            "pixel_scale": 0.263,
+            "zero_point": 30.0,
+            "cell_px": 32,
+            "data_hash": "0",
+            "prevalence": 0.2,
+            "splits": {"train": 0.4, "val": 0.3, "test": 0.3},
+            "split_seed": 1,
+        },
+        "network": {
+            "_target_": "encoders.fields.network.MembershipNetwork",
+            "width": 4,
+            "context_layers": 1,
+        },
+        "loss": {"pos_weight": 1.0, "focal_gamma": 0.0, "redshift_weight": 0.0},
+        "optimizer": {"_target_": "torch.optim.AdamW", "lr": 1e-3},
+        "scheduler": None,
+    }
+    state = MembershipModule(**hparams).state_dict()
+    save_torch(tmp_path / "best.ckpt", {"state_dict": state, "hyper_parameters": hparams})
+    return tmp_path / "best.ckpt"
+
+
+def test_two_bands_are_too_few_for_the_baseline(tmp_path: Path, checkpoint: Path) -> None:
+    write_dummy_file_data(tmp_path, 12, 64, 32, ["g", "r"], seed=1)
+    with pytest.raises(ConfigError, match=r"with the bands g, r, i, z, but field \d+ has g, r; "):
+        membership.compare(tmp_path, checkpoint)
+
+
+def test_an_empty_folder_takes_one_line_and_status_2(
+    tmp_path: Path,
+    checkpoint: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = ["membership.py", "--data-dir", str(tmp_path / "no"), "--checkpoint", str(checkpoint)]
+    monkeypatch.setattr(sys, "argv", words)
+    with pytest.raises(SystemExit) as caught:
+        membership.main()
+    assert caught.value.code == 2
+    said = capsys.readouterr().err
+    assert said.startswith("skyfold: expected file data (*.pt) in --data-dir = ")
+    command = f"python datagen/run.py data_gen=fields data_gen.data_dir={tmp_path / 'no'}"
+    assert said.endswith(f"{command}\n")
 
 
 def test_without_a_checkpoint_the_command_is_named(tmp_path: Path) -> None:
