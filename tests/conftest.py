@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -39,3 +40,37 @@ def composed() -> Callable[..., DictConfig]:
             return compose(primary, overrides=list(overrides))
 
     return call
+
+
+@pytest.fixture
+def checkpoint() -> Callable[..., Path]:
+    """Return a function that writes a small membership encoder that has learned nothing.
+
+    `checkpoint(path, bands, cell_px, **card)` returns the path.
+    """
+
+    def write(path: Path, bands: Sequence[str], cell_px: int, **more: object) -> Path:
+        import torch
+
+        from datagen.files import save_torch
+        from encoders.fields.module import MembershipModule
+
+        torch.manual_seed(3)
+        card = {"task": "membership", "bands": list(bands), "cell_px": cell_px, "data_hash": "0"}
+        card |= {"pixel_scale": 0.263, "zero_point": 30.0, "prevalence": 0.2, **more}
+        hparams: dict[str, Any] = {
+            "card": card,
+            "network": {
+                "_target_": "encoders.fields.network.MembershipNetwork",
+                "width": 4,
+                "context_layers": 1,
+            },
+            "loss": {"pos_weight": 1.0, "focal_gamma": 0.0, "redshift_weight": 0.0},
+            "optimizer": {"_target_": "torch.optim.AdamW", "lr": 1e-3},
+            "scheduler": None,
+        }
+        state = MembershipModule(**hparams).state_dict()
+        save_torch(path, {"state_dict": state, "hyper_parameters": hparams})
+        return path
+
+    return write

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -23,8 +23,6 @@ from benchmarks.membership import (
 from datagen.errors import ConfigError, DataNotFoundError
 from datagen.fields.dummy import write_dummy_file_data
 from datagen.fields.format import file_data_path, read_file_data, write_file_data
-from datagen.files import save_torch
-from encoders.fields.module import MembershipModule
 from encoders.fields.red_sequence import GRID, DensitySettings
 
 
@@ -162,46 +160,24 @@ def test_the_baseline_finds_its_bands_by_name(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.fixture
-def checkpoint(tmp_path: Path) -> Path:
-    hparams: dict[str, Any] = {
-        "card": {
-            "task": "membership",
-            "bands": ["g", "r"],
-            "pixel_scale": 0.263,
-            "zero_point": 30.0,
-            "cell_px": 32,
-            "data_hash": "0",
-            "prevalence": 0.2,
-            "splits": {"train": 0.4, "val": 0.3, "test": 0.3},
-            "split_seed": 1,
-        },
-        "network": {
-            "_target_": "encoders.fields.network.MembershipNetwork",
-            "width": 4,
-            "context_layers": 1,
-        },
-        "loss": {"pos_weight": 1.0, "focal_gamma": 0.0, "redshift_weight": 0.0},
-        "optimizer": {"_target_": "torch.optim.AdamW", "lr": 1e-3},
-        "scheduler": None,
-    }
-    state = MembershipModule(**hparams).state_dict()
-    save_torch(tmp_path / "best.ckpt", {"state_dict": state, "hyper_parameters": hparams})
-    return tmp_path / "best.ckpt"
+def encoder(tmp_path: Path, checkpoint: Callable[..., Path]) -> Path:
+    splits = {"train": 0.4, "val": 0.3, "test": 0.3}
+    return checkpoint(tmp_path / "best.ckpt", ["g", "r"], 32, splits=splits, split_seed=1)
 
 
-def test_two_bands_are_too_few_for_the_baseline(tmp_path: Path, checkpoint: Path) -> None:
+def test_two_bands_are_too_few_for_the_baseline(tmp_path: Path, encoder: Path) -> None:
     write_dummy_file_data(tmp_path, 12, 64, 32, ["g", "r"], seed=1)
     with pytest.raises(ConfigError, match=r"with the bands g, r, i, z, but field \d+ has g, r; "):
-        membership.compare(tmp_path, checkpoint)
+        membership.compare(tmp_path, encoder)
 
 
 def test_an_empty_folder_takes_one_line_and_status_2(
     tmp_path: Path,
-    checkpoint: Path,
+    encoder: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    words = ["membership.py", "--data-dir", str(tmp_path / "no"), "--checkpoint", str(checkpoint)]
+    words = ["membership.py", "--data-dir", str(tmp_path / "no"), "--checkpoint", str(encoder)]
     monkeypatch.setattr(sys, "argv", words)
     with pytest.raises(SystemExit) as caught:
         membership.main()

@@ -14,8 +14,6 @@ from astropy.io import fits
 from lightning import LightningModule
 from torch import Tensor, nn
 
-from datagen.files import save_torch
-from encoders.fields.module import MembershipModule
 from encoders.fields.normalize import normalize
 from inference.survey.settings import PredictSettings, SurveySettings
 
@@ -169,27 +167,3 @@ def tile() -> Callable[..., Path]:
 @pytest.fixture
 def header() -> Callable[..., fits.Header]:
     return tile_header
-
-
-def write_checkpoint(path: Path, bands: tuple[str, ...], cell_px: int) -> Path:
-    """Write a checkpoint of a small membership encoder that has learned nothing."""
-    torch.manual_seed(3)
-    hparams: dict[str, Any] = {
-        "card": {**TinyModule(bands).card, "cell_px": cell_px},
-        "network": {
-            "_target_": "encoders.fields.network.MembershipNetwork",
-            "width": 4,
-            "context_layers": 1,
-        },
-        "loss": {"pos_weight": 1.0, "focal_gamma": 0.0, "redshift_weight": 0.0},
-        "optimizer": {"_target_": "torch.optim.AdamW", "lr": 1e-3},
-        "scheduler": None,
-    }
-    module = MembershipModule(**hparams)
-    save_torch(path, {"state_dict": module.state_dict(), "hyper_parameters": hparams})
-    return path
-
-
-@pytest.fixture
-def checkpoint() -> Callable[..., Path]:
-    return write_checkpoint
