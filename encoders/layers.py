@@ -30,14 +30,9 @@ class ConvNormAct(nn.Sequential):
         )
 
 
-def down(n_in: int, n_out: int) -> ConvNormAct:
-    """Return a block that halves the resolution, symmetric under flips: kernel 4, stride 2."""
-    return ConvNormAct(n_in, n_out, 4, 2, 1)
-
-
-def same(n_in: int, n_out: int) -> ConvNormAct:
-    """Return a block that keeps the resolution: kernel 3, stride 1."""
-    return ConvNormAct(n_in, n_out, 3, 1, 1)
+def pointwise(n_in: int, n_out: int) -> ConvNormAct:
+    """Return a block that treats every place on its own: kernel 1."""
+    return ConvNormAct(n_in, n_out, 1, 1, 0)
 
 
 def input_span(layers: Iterable[nn.Module], first: int, last: int) -> tuple[int, int]:

@@ -63,7 +63,7 @@ def checkpoint() -> Callable[..., Path]:
             "network": {
                 "_target_": "encoders.fields.network.MembershipNetwork",
                 "width": 4,
-                "context_layers": 1,
+                "n_counts": 3,
             },
             "loss": {"pos_weight": 1.0, "focal_gamma": 0.0, "redshift_weight": 0.0},
             "optimizer": {"_target_": "torch.optim.AdamW", "lr": 1e-3},

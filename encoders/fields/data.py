@@ -20,7 +20,7 @@ from datagen.files import content_hash
 from encoders.augment import augment, symmetry_of
 from encoders.data import FILLER, LoaderOptions, check_splits, make_loader, split_names
 from encoders.fields.normalize import estimate_background, normalize
-from encoders.fields.photometry import aperture_maps
+from encoders.fields.photometry import source_maps
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ TASK = "membership"
 # Every file of a folder must agree on these, or a batch would mix different things.
 COMMON_KEYS = ("bands", "pixel_scale", "zero_point", "cell_px")
 # What flips and turns with a field.
-TURNED = ("images", "apertures", "redshift_map", "membership", "weight")
+TURNED = ("images", "sources", "redshift_map", "membership", "weight")
 # Memory maps are cheap, but each one counts against the limit of the process.
 N_OPEN_FILES = 256
 
@@ -109,7 +109,7 @@ def index_folder(data_dir: Path) -> list[FieldFile]:
 
 
 class MapCache:
-    """Aperture maps in memory, those that come first, as long as they fit.
+    """Source maps in memory, those that come first, as long as they fit.
 
     Args:
         n_bytes: Memory for all of them [bytes].
@@ -138,7 +138,7 @@ class FieldsDataset(Dataset[dict[str, Any]]):
     Args:
         files: Indexed files.
         bands: Bands to use, in this order.
-        cache: Memory for aperture maps, which then take the place of the images in a sample;
+        cache: Memory for source maps, which then take the place of the images in a sample;
             None gives images. Datasets may share it if their bands are the same.
     """
 
@@ -165,7 +165,7 @@ class FieldsDataset(Dataset[dict[str, Any]]):
             "field": f"{path.name}/{j}",
         }
         if self.cache is not None:
-            return sample | {"apertures": self._measured(number, self.cache)}
+            return sample | {"sources": self._measured(number, self.cache)}
         background, sigma = self._levels(number)
         return sample | {
             "images": self._images(number),
@@ -186,11 +186,11 @@ class FieldsDataset(Dataset[dict[str, Any]]):
         return self._noise[number]
 
     def _measured(self, number: int, cache: MapCache) -> Tensor:
-        """Return the aperture maps of a field, from memory if they are there."""
+        """Return the source maps of a field, from memory if they are there."""
         maps = cache.get(self.places[number])
         if maps is None:
             levels = [level[None] for level in self._levels(number)]
-            maps = aperture_maps(normalize(self._images(number)[None], *levels))[0]
+            maps = source_maps(normalize(self._images(number)[None], *levels))[0]
             cache.offer(self.places[number], maps)
         return maps
 
@@ -206,7 +206,7 @@ class FieldsDataModule(LightningDataModule):
         splits: Fractions of files by split: train, val, test.
         bands: Bands to use, in this order; None uses those of the files.
         augment: Flip and turn training fields.
-        cache_gb: Memory for the aperture maps of all splits [GB], in each process that loads
+        cache_gb: Memory for the source maps of all splits [GB], in each process that loads
             fields; None gives images.
     """
 
@@ -285,6 +285,10 @@ class FieldsDataModule(LightningDataModule):
             files = self.files_of[split]
             self._datasets[split] = FieldsDataset(files, self.bands, self._cache)
         return self._datasets[split]
+
+    def images(self, split: str) -> FieldsDataset:
+        """Return the fields of a split with their images, to look at."""
+        return FieldsDataset(self.files_of[split], self.bands)
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Return shuffled training fields."""

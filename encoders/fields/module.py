@@ -16,12 +16,12 @@ from encoders.fields.losses import check_loss, membership_loss, redshift_loss
 from encoders.fields.metrics import ClusterMembershipAccuracy, MeanLoss
 from encoders.fields.network import logit_of
 from encoders.fields.normalize import normalize
-from encoders.fields.photometry import aperture_maps
+from encoders.fields.photometry import source_maps
 from encoders.schedules import build_scheduler
 
 Batch = dict[str, Any]
 LABELS = ("membership", "weight")
-PIXELS = ("images", "apertures", "background", "sigma")
+PIXELS = ("images", "sources", "background", "sigma")
 
 
 class MembershipModule(LightningModule):
@@ -83,13 +83,13 @@ class MembershipModule(LightningModule):
             sigma: Noise per image and band (B, C) [counts].
         """
         pixels = normalize(images, background, sigma)
-        logits: Tensor = self.network(pixels.contiguous(memory_format=torch.channels_last))
+        logits: Tensor = self.network(pixels)
         return logits
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of a batch."""
         if self.redshift_weight > 0:
-            logits, redshift = self.network.score(self._apertures(batch))
+            logits, redshift = self.network.score(self._sources(batch))
             extra = redshift_loss(redshift, batch["redshift_map"])
             self.log("train/redshift_loss", extra, batch_size=len(batch["weight"]))
             loss = self._loss(logits, batch) + self.redshift_weight * extra
@@ -133,7 +133,7 @@ class MembershipModule(LightningModule):
         """Return the probability per cell and whatever else the batch carries.
 
         Args:
-            batch: `images`, `background`, `sigma` (see `forward`), or `apertures` alone; other
+            batch: `images`, `background`, `sigma` (see `forward`), or `sources` alone; other
                 entries say where the images come from.
             batch_idx: Not used.
 
@@ -159,15 +159,15 @@ class MembershipModule(LightningModule):
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
         }
 
-    def _apertures(self, batch: Batch) -> Tensor:
-        if "apertures" in batch:
-            measured: Tensor = batch["apertures"]
+    def _sources(self, batch: Batch) -> Tensor:
+        if "sources" in batch:
+            measured: Tensor = batch["sources"]
             return measured
-        return aperture_maps(normalize(batch["images"], batch["background"], batch["sigma"]))
+        return source_maps(normalize(batch["images"], batch["background"], batch["sigma"]))
 
     def _logits(self, batch: Batch) -> Tensor:
-        if "apertures" in batch:
-            scored: Tensor = self.network.score(batch["apertures"])[0]
+        if "sources" in batch:
+            scored: Tensor = self.network.score(batch["sources"])[0]
             return scored
         logits: Tensor = self(batch["images"], batch["background"], batch["sigma"])
         return logits

@@ -6,72 +6,64 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import avg_pool2d, interpolate, pad, softplus
 
 from datagen.errors import ConfigError
 from encoders.fields.losses import N_REDSHIFT_CLASSES
-from encoders.fields.photometry import APERTURES_PX, STEP_PX, aperture_maps
-from encoders.layers import ConvNormAct, down, input_span, same
+from encoders.fields.photometry import REACH_PX, SQUARE_PX, n_channels, source_maps
+from encoders.layers import pointwise
 
-# Strides of the two feature maps that the head sees.
-FINE_PX = 16
-COARSE_PX = 64
+# Sides of the boxes in which the neighbours of a source are counted [blocks].
+BLOCK_PX = 64
+BOXES = (1, 3, 7, 13)
 # The least that a cell's squares add up to: a logit of -14.
 LEAST_HAZARD = 1e-6
-# How far the widest aperture reaches, for the receptive field.
-_WIDEST = nn.AvgPool2d(APERTURES_PX[-1], STEP_PX, padding=(APERTURES_PX[-1] - STEP_PX) // 2)
 
 
 class MembershipNetwork(nn.Module):
-    """Aperture photometry, strided convolutions to 16 px and 64 px, and a logit for each 16 px.
+    """Photometry of the brightest source of each square, and a count of sources like it around.
 
-    The fine branch sees galaxies and their colours and says in which redshift interval they lie;
-    the coarse one counts their neighbours. A head on both gives the probability p_i that a square
-    of 16 px holds a member, and a cell holds one if any of its squares does:
-    `p = 1 - prod_i (1 - p_i)`. Training on the redshifts of all bright galaxies, not of members
-    alone, teaches the fine branch colours from far fewer fields. Nothing depends on statistics over
-    the window, so that a cell's logit is a function of the pixels within `receptive_field_px` and
-    of nothing else.
+    Layers on single sources find what the brightest source of every 16 px is and in which redshift
+    interval it lies. What they find is averaged in boxes of 64 to 832 px. A head on both gives the
+    probability p_i that the square holds a member, and a cell holds one if any of its squares
+    does: `p = 1 - prod_i (1 - p_i)`. Training on the redshifts of all bright galaxies, not of
+    members alone, teaches colours from far fewer fields. Nothing depends on statistics over the
+    window, so that a cell's logit is a function of the pixels within `receptive_field_px` and of
+    nothing else.
 
     Example:
-        >>> network = MembershipNetwork(n_bands=4, cell_px=128, width=16, context_layers=2)
+        >>> network = MembershipNetwork(n_bands=4, cell_px=128, width=16, n_counts=8)
         >>> network(torch.zeros(1, 4, 512, 512)).shape
         torch.Size([1, 4, 4])
 
     Args:
         n_bands: Number of bands, >= 1.
         cell_px: Side of a cell [px], a power of two >= 16.
-        width: Channels of the first stage; deeper ones have two and four times as many.
-        context_layers: Convolutions at 64 px; each widens the receptive field by 128 px.
+        width: Channels of the layers.
+        n_counts: Kinds of sources that are counted.
     """
 
-    def __init__(self, n_bands: int, cell_px: int, width: int, context_layers: int) -> None:
+    def __init__(self, n_bands: int, cell_px: int, width: int, n_counts: int) -> None:
         super().__init__()
         check_layout(n_bands, cell_px)
         self.n_bands, self.cell_px = n_bands, cell_px
-        mid, wide = 2 * width, 4 * width
-        self.fine = nn.Sequential(
-            *(down(len(APERTURES_PX) * n_bands, mid), same(mid, mid)),
-            *(down(mid, mid), same(mid, mid)),
-        )
-        self.redshift = nn.Conv2d(mid, N_REDSHIFT_CLASSES, 1)
-        n_fine = mid + N_REDSHIFT_CLASSES
-        context = [same(wide, wide) for _ in range(context_layers)]
-        self.coarse = nn.Sequential(down(n_fine, mid), down(mid, wide), *context)
-        self.head = nn.Sequential(
-            ConvNormAct(n_fine + wide, mid, 1, 1, 0),
-            nn.Conv2d(mid, 1, 1),
-        )
+        self.source = nn.Sequential(pointwise(n_channels(n_bands), width), pointwise(width, width))
+        self.redshift = nn.Conv2d(width, N_REDSHIFT_CLASSES, 1)
+        n_known = width + N_REDSHIFT_CLASSES
+        self.kinds = pointwise(n_known, n_counts)
+        self.surroundings = pointwise(len(BOXES) * n_counts, width)
+        self.head = nn.Sequential(pointwise(n_known + width, width), nn.Conv2d(width, 1, 1))
 
     @property
     def alignment_px(self) -> int:
         """Window starts and sizes are multiples of this, or cells would see shifted grids [px]."""
-        return max(self.cell_px, COARSE_PX)
+        return max(self.cell_px, BLOCK_PX)
 
     @property
     def receptive_field_px(self) -> int:
         """Side of the square around a cell's centre outside which no pixel matters [px]."""
-        spans = [self._reach(n) for n in range(self.alignment_px // self.cell_px)]
-        return self.cell_px + 2 * max(spans)
+        box_px = max(BOXES) // 2 * BLOCK_PX
+        return self.cell_px + 2 * (box_px + self._offset_px + REACH_PX)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits (B, H / cell_px, W / cell_px) for images (B, C, H, W) in noise units.
@@ -83,28 +75,29 @@ class MembershipNetwork(nn.Module):
             ConfigError: The number of bands or the size of the images does not fit.
         """
         check_images(images, self.n_bands, self.cell_px)
-        return self.score(aperture_maps(images))[0]
+        return self.score(source_maps(images))[0]
 
-    def score(self, apertures: Tensor) -> tuple[Tensor, Tensor]:
-        """Return membership and redshift logits for the `aperture_maps` of images.
+    def score(self, sources: Tensor) -> tuple[Tensor, Tensor]:
+        """Return membership and redshift logits for the `source_maps` of images.
 
         Args:
-            apertures: (B, 3 C, H / 4, W / 4).
+            sources: (B, 3 C + 1, H / 16, W / 16).
 
         Returns:
             Membership logits (B, ny, nx) and logits of the redshift classes of the brightest
             source in squares of 16 px (B, classes, H / 16, W / 16).
         """
-        ny, nx = (side * STEP_PX // self.cell_px for side in apertures.shape[-2:])
-        padded = pad_to(apertures, self.alignment_px // STEP_PX)
-        fine = self.fine(padded.contiguous(memory_format=torch.channels_last))
-        redshift = self.redshift(fine)
-        fine = torch.cat((fine, redshift.softmax(dim=1).to(fine.dtype)), dim=1)
-        coarse = nn.functional.interpolate(self.coarse(fine), scale_factor=COARSE_PX // FINE_PX)
-        squares = self.head(torch.cat((fine, coarse), dim=1))
-        rows, columns = (side * STEP_PX // FINE_PX for side in apertures.shape[-2:])
-        cells = any_of(squares[:, 0], self.cell_px // FINE_PX)
-        return cells[:, :ny, :nx], redshift[..., :rows, :columns]
+        rows, columns = sources.shape[-2:]
+        padded = pad_to(sources, self.alignment_px // SQUARE_PX)
+        known = self.source(padded.contiguous(memory_format=torch.channels_last))
+        redshift = self.redshift(known)
+        known = torch.cat((known, redshift.softmax(dim=1).to(known.dtype)), dim=1)
+        around = self.surroundings(box_means(self.kinds(known), BLOCK_PX // SQUARE_PX))
+        around = interpolate(around, scale_factor=BLOCK_PX // SQUARE_PX)
+        squares = self.head(torch.cat((known, around), dim=1))[:, 0]
+        factor = self.cell_px // SQUARE_PX
+        cells = any_of(squares, factor)[:, : rows // factor, : columns // factor]
+        return cells, redshift[..., :rows, :columns]
 
     def start_from(self, logit: float) -> None:
         """Let the untrained network answer `logit` everywhere: the base rate of the labels."""
@@ -113,18 +106,31 @@ class MembershipNetwork(nn.Module):
         assert last.bias is not None
         # Small, not zero: the layers below would get no gradient.
         nn.init.normal_(last.weight, std=1e-2)
-        n_squares = (self.cell_px // FINE_PX) ** 2
+        n_squares = (self.cell_px // SQUARE_PX) ** 2
         hazard = math.log1p(math.exp(logit)) / n_squares
         nn.init.constant_(last.bias, math.log(math.expm1(hazard)))
 
-    def _reach(self, cell: int) -> int:
-        """Return how far beyond its own border cell number `cell` sees [px]."""
-        first_px, last_px = cell * self.cell_px, (cell + 1) * self.cell_px - 1
-        fine = input_span([_WIDEST, self.fine], first_px // FINE_PX, last_px // FINE_PX)
-        chain = [_WIDEST, self.fine, self.coarse]
-        coarse = input_span(chain, first_px // COARSE_PX, last_px // COARSE_PX)
-        first, last = min(fine[0], coarse[0]), max(fine[1], coarse[1])
-        return max(first_px - first, last - last_px)
+    @property
+    def _offset_px(self) -> int:
+        """How far a cell's far border may lie from the border of its block [px]."""
+        return max(BLOCK_PX - self.cell_px, 0)
+
+
+def box_means(maps: Tensor, factor: int) -> Tensor:
+    """Return the means of maps in boxes of one to thirteen blocks around every block.
+
+    Boxes end where the maps do: the sky beyond the edge is unknown, not empty.
+
+    Args:
+        maps: (B, C, H, W).
+        factor: Side of a block; divides H and W.
+
+    Returns:
+        (B, 4 C, H / factor, W / factor).
+    """
+    blocks = avg_pool2d(maps, factor)
+    means = [avg_pool2d(blocks, k, 1, k // 2, count_include_pad=False) for k in BOXES]
+    return torch.cat(means, dim=1)
 
 
 def any_of(logits: Tensor, factor: int) -> Tensor:
@@ -139,7 +145,7 @@ def any_of(logits: Tensor, factor: int) -> Tensor:
     Returns:
         (B, H / factor, W / factor), float32.
     """
-    hazard = nn.functional.avg_pool2d(nn.functional.softplus(logits.float()), factor) * factor**2
+    hazard = avg_pool2d(softplus(logits.float()), factor) * factor**2
     hazard = hazard.clamp_min(LEAST_HAZARD)
     return hazard + torch.log(-torch.expm1(-hazard))
 
@@ -148,9 +154,9 @@ def check_layout(n_bands: int, cell_px: int) -> None:
     """Raise `ConfigError` unless there is a band and cells are powers of two >= 16 px."""
     if n_bands < 1:
         raise ConfigError(f"expected at least one band, but got n_bands = {n_bands}", n_bands)
-    if cell_px < FINE_PX or cell_px & (cell_px - 1):
+    if cell_px < SQUARE_PX or cell_px & (cell_px - 1):
         raise ConfigError(
-            f"expected cell_px to be a power of two >= {FINE_PX}, but got cell_px = {cell_px}",
+            f"expected cell_px to be a power of two >= {SQUARE_PX}, but got cell_px = {cell_px}",
             cell_px,
             "16, 32, 64, 128, 256, ...",
         )
@@ -170,7 +176,7 @@ def check_images(images: Tensor, n_bands: int, cell_px: int) -> None:
 def pad_to(images: Tensor, multiple: int) -> Tensor:
     """Pad (B, C, H, W) with zeros on the right and at the bottom to multiples of `multiple`."""
     right, bottom = -images.shape[3] % multiple, -images.shape[2] % multiple
-    return nn.functional.pad(images, (0, right, 0, bottom)) if right or bottom else images
+    return pad(images, (0, right, 0, bottom)) if right or bottom else images
 
 
 def logit_of(prevalence: float, pos_weight: float = 1.0) -> float:

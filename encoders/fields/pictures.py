@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -9,10 +10,10 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 from torch.nn.functional import interpolate
+from torch.utils.data import default_collate
 
 from encoders.fields.metrics import N_BINS, Curve
 from encoders.fields.normalize import compress, normalize
-from encoders.fields.photometry import APERTURES_PX
 
 # Signal that is drawn white [sigma, after asinh]: about 15 sigma per pixel.
 WHITE = 3.4
@@ -26,44 +27,20 @@ class MembershipPictures(Callback):
     """Logs pictures after each validation, if there is a TensorBoard logger.
 
     Args:
-        n_fields: Validation fields to draw, from the first batches.
+        n_fields: Validation fields to draw, the first ones.
         every_n_validations: Draw after each n-th validation.
     """
 
     def __init__(self, n_fields: int, every_n_validations: int) -> None:
         self.n_fields, self.every = n_fields, every_n_validations
-        self.n_drawn = 0
         self.n_validations = 0
 
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin with the first field again."""
-        self.n_drawn = 0
-
-    def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: object,
-        batch: dict[str, Any],
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Draw fields until there are enough."""
-        writer = self._writer(trainer)
-        if writer is None or self.n_drawn >= self.n_fields:
-            return
-        with torch.no_grad():
-            scores = pl_module.predict_step(batch, batch_idx)["scores"]
-        for i in range(min(len(scores), self.n_fields - self.n_drawn)):
-            one = {key: value[i : i + 1] for key, value in batch.items()}
-            picture = draw_field(one, scores[i : i + 1].float())
-            name = f"val/field_{self.n_drawn}"
-            writer.add_image(name, picture.cpu(), global_step=trainer.global_step)
-            self.n_drawn += 1
-
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draw the precision-recall curve of all validation cells."""
+        """Draw fields, and the precision-recall curve of all validation cells."""
         writer = self._writer(trainer)
+        if writer is not None:
+            for number, picture in enumerate(self._draw_fields(trainer, pl_module)):
+                writer.add_image(f"val/field_{number}", picture, global_step=trainer.global_step)
         curve: Curve | None = getattr(pl_module.val_metrics, "curve", None)
         if writer is not None and curve is not None:
             writer.add_pr_curve_raw(
@@ -71,6 +48,15 @@ class MembershipPictures(Callback):
             )
         if not trainer.sanity_checking:
             self.n_validations += 1
+
+    def _draw_fields(self, trainer: Trainer, pl_module: LightningModule) -> Iterator[Tensor]:
+        fields = trainer.datamodule.images("val")  # type: ignore[attr-defined]
+        for number in range(min(self.n_fields, len(fields))):
+            batch = default_collate([fields[number]])
+            batch = pl_module.transfer_batch_to_device(batch, pl_module.device, 0)
+            with torch.no_grad():
+                scores = pl_module.predict_step(batch, 0)["scores"]
+            yield draw_field(batch, scores.float()).cpu()
 
     def _writer(self, trainer: Trainer) -> Any:  # noqa: ANN401 - SummaryWriter is untyped
         if trainer.sanity_checking or self.n_validations % self.every:
@@ -84,14 +70,13 @@ def draw_field(batch: dict[str, Any], scores: Tensor) -> Tensor:
     """Draw a field twice side by side: true cells in green, predicted ones in red.
 
     Args:
-        batch: `apertures`, or `images`, `background` and `sigma`; and `membership` of one field;
-            leading axis 1.
+        batch: `images`, `background`, `sigma` and `membership` of one field; leading axis 1.
         scores: Probability per cell (1, ny, nx); drawn as the strength of the colour.
 
     Returns:
         Picture (3, H', W') in [0, 1].
     """
-    sky = _colour(_compressed(batch))
+    sky = _colour(compress(normalize(batch["images"], batch["background"], batch["sigma"])))
     true = _tint(sky, batch["membership"].float(), GREEN)
     predicted = _tint(sky, scores, RED)
     gap = sky.new_ones(3, sky.shape[1], GAP_PX)
@@ -114,14 +99,6 @@ def curve_points(curve: Curve) -> dict[str, Any]:
         "recall": curve.recall[edges],
     }
     return {key: value.cpu() for key, value in counts.items()} | {"num_thresholds": CURVE_POINTS}
-
-
-def _compressed(batch: dict[str, Any]) -> Tensor:
-    """Return the bands in noise units, compressed: the smallest apertures, or the pixels."""
-    if "apertures" in batch:
-        maps: Tensor = batch["apertures"]
-        return maps[:, : maps.shape[1] // len(APERTURES_PX)]
-    return compress(normalize(batch["images"], batch["background"], batch["sigma"]))
 
 
 def _colour(normalised: Tensor) -> Tensor:

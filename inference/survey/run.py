@@ -222,12 +222,14 @@ def window_shape(settings: PredictSettings, module: LightningModule) -> WindowSh
         int(card["cell_px"]),
         int(network.alignment_px),
     )
-    if settings.halo_px < network.receptive_field_px / 2:
+    # How far beyond its own border a cell sees.
+    reach = (network.receptive_field_px - shape.cell_px) // 2
+    if settings.halo_px < reach:
         log.warning(
-            "predict.halo_px = %d is less than half the receptive field (%d px): scores near the "
-            "edges of windows differ a little from those of a whole image",
+            "predict.halo_px = %d is less than the %d px that a cell sees beyond its border: "
+            "scores near the edges of windows differ a little from those of a whole image",
             settings.halo_px,
-            network.receptive_field_px,
+            reach,
         )
     return shape
 

@@ -46,7 +46,7 @@ def options() -> dict[str, Any]:
         "network": {
             "_target_": "encoders.fields.network.MembershipNetwork",
             "width": 4,
-            "context_layers": 1,
+            "n_counts": 3,
         },
         "loss": {"pos_weight": 1.0, "focal_gamma": 0.0, "redshift_weight": 0.0},
         "optimizer": {"_target_": "torch.optim.AdamW", "lr": 3e-3},

@@ -127,7 +127,7 @@ def test_bf16_pictures_and_early_stopping(compose_train: Compose) -> None:
         "trainer.log_every_n_steps=1",
         "logger=tensorboard",
         "callbacks=early_stopping",
-        "model.network.context_layers=0",
+        "model.network.n_counts=2",
     )
     assert "test/f1" in train(cfg)
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator

@@ -80,17 +80,17 @@ def test_every_field_counts_once_on_two_processes(fields_dir: Path) -> None:
 def test_all_splits_share_the_memory_for_maps(fields_dir: Path) -> None:
     full = module(fields_dir, cache_gb=4.0)
     sizes = {split: len(full.dataset(split)) for split in ("train", "val", "test")}
-    one = full.dataset("train")[0]["apertures"]
-    assert full.dataset("train")[0]["apertures"] is one
+    one = full.dataset("train")[0]["sources"]
+    assert full.dataset("train")[0]["sources"] is one
     n_kept = sizes["train"] + 1
     small = module(fields_dir, cache_gb=n_kept * one.nbytes / 1e9)
     is_kept = []
     for split, size in sizes.items():
         fields = small.dataset(split)
         for number in range(size):
-            first = fields[number]["apertures"]
-            assert torch.equal(first, full.dataset(split)[number]["apertures"])
-            is_kept.append(fields[number]["apertures"] is first)
+            first = fields[number]["sources"]
+            assert torch.equal(first, full.dataset(split)[number]["sources"])
+            is_kept.append(fields[number]["sources"] is first)
     assert is_kept == [True] * n_kept + [False] * (sum(sizes.values()) - n_kept)
 
 

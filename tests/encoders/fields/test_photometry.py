@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from encoders.fields.photometry import APERTURES_PX, STEP_PX, aperture_maps
+from encoders.fields.photometry import APERTURES_PX, STEP_PX, aperture_maps, source_maps
 
 
 def test_maps_are_sums_in_squares_around_every_fourth_pixel() -> None:
@@ -47,3 +47,26 @@ def test_colours_do_not_depend_on_the_seeing_in_wide_apertures() -> None:
     colours = [float(peak[2 * k] - peak[2 * k + 1]) for k in range(len(APERTURES_PX))]
     assert colours[0] > 0.25
     assert abs(colours[2]) < 0.01
+
+
+def test_source_maps_are_the_apertures_at_the_brightest_sample_of_each_square() -> None:
+    signal = torch.randn(2, 3, 64, 48, generator=torch.Generator().manual_seed(3))
+    maps, found = aperture_maps(signal), source_maps(signal)
+    assert found.shape == (2, 10, 4, 3)
+    brightness = maps[:, 3:6].mean(1)
+    for row in range(4):
+        for column in range(3):
+            square = brightness[1, 4 * row : 4 * row + 4, 4 * column : 4 * column + 4]
+            y, x = divmod(int(square.argmax()), 4)
+            y, x = y + 4 * row, x + 4 * column
+            assert torch.equal(found[1, :9, row, column], maps[1, :, y, x])
+            around = brightness[1, max(y - 1, 0) : y + 2, max(x - 1, 0) : x + 2]
+            assert found[1, 9, row, column] == around.max() - brightness[1, y, x]
+
+
+def test_the_flank_of_a_source_in_the_next_square_is_told_from_a_peak() -> None:
+    y, x = torch.meshgrid(torch.arange(48.0), torch.arange(48.0), indexing="ij")
+    star = 300 * torch.exp(-((y - 29.5) ** 2 + (x - 21.5) ** 2) / (2 * 1.5**2))
+    contrast = source_maps(star[None, None])[0, -1]
+    assert contrast[1, 1] == 0.0
+    assert contrast[2, 1] > 0.1

@@ -45,7 +45,7 @@ def predict(
 
 def network() -> MembershipNetwork:
     torch.manual_seed(0)
-    made = MembershipNetwork(n_bands=2, cell_px=64, width=4, context_layers=1)
+    made = MembershipNetwork(n_bands=2, cell_px=64, width=4, n_counts=3)
     made.start_from(0.0)
     with torch.no_grad():  # as after some training: signals of unit variance, scores in (0, 1)
         made.head[-1].weight.mul_(50.0)
@@ -55,13 +55,14 @@ def network() -> MembershipNetwork:
 
 
 def test_tiled_is_the_whole_image_answer() -> None:
-    """With a halo of half the receptive field the seams vanish."""
-    shape = (641, 790)
+    """With a halo as wide as a cell sees beyond its border the seams vanish."""
+    shape = (1153, 1302)
     image = np.random.default_rng(0).normal(5, 3, (2, *shape)).astype(np.float32)
     image[:, 100:120, 200:260] = np.nan
     encoder = network()
     unit = encoder.alignment_px
-    halo = -(-encoder.receptive_field_px // 2 // unit) * unit
+    reach = (encoder.receptive_field_px - encoder.cell_px) // 2
+    halo = -(-reach // unit) * unit
     window = 2 * halo + 2 * unit
     assert window < shape[0]
     tiled = WindowPlan(shape, WindowShape(window, 2 * unit, halo, encoder.cell_px, unit))
