@@ -28,7 +28,8 @@ if __name__ == "__main__":
 
 from conf import schema
 from conf.build import build_settings
-from datagen.fields.images import FAINT_FRACTION, Exposure
+from datagen.fields.images import Exposure
+from datagen.fields.noise import FAINT_FRACTION
 from datagen.fields.prior import draw_sky
 from datagen.fields.render import View, get_renderer
 from datagen.fields.render.components import components

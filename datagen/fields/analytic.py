@@ -19,13 +19,18 @@ from datagen.fields.sky import (
     StreamOf,
     Systems,
     cluster_table,
+    draw_far_and_near,
     dress_galaxies,
     join_sources,
     join_systems,
     px_per_mpc,
+    seen,
     source_table,
 )
 from datagen.fields.tables_io import FloatArray
+
+# A central galaxy stays above the faint limit about this far from its centre [physical Mpc].
+HALO_MPC = 0.2
 
 
 def draw_sky(prior: PriorConfig, area: SkyArea, rng_of: StreamOf) -> tuple[Table, Table]:
@@ -68,7 +73,7 @@ def draw_labelled(prior: PriorConfig, area: SkyArea, rng: np.random.Generator) -
 
 
 def draw_natural_systems(prior: PriorConfig, area: SkyArea, rng: np.random.Generator) -> Systems:
-    """Draw all systems at their natural abundance that reach the area with a member."""
+    """Draw all systems at their natural abundance that reach the area with a member's light."""
     z_range = (
         min(prior.group_redshift_range[0], prior.redshift_range[0]),
         max(prior.group_redshift_range[1], prior.redshift_range[1]),
@@ -84,7 +89,7 @@ def draw_natural_systems(prior: PriorConfig, area: SkyArea, rng: np.random.Gener
     systems = _systems(prior, xy, richness, z, rng)
     group_z = prior.group_redshift_range
     is_group = (richness >= prior.group_richness_min) & (z >= group_z[0]) & (z <= group_z[1])
-    reach = clusters.r200c_mpc(systems.m200m_msun, z) * px_per_mpc(area, z)
+    reach = (clusters.r200c_mpc(systems.m200m_msun, z) + HALO_MPC) * px_per_mpc(area, z)
     return systems.take((systems.is_labelled | is_group) & (area.distance_px(xy) <= reach))
 
 
@@ -130,17 +135,14 @@ def draw_members(
 
 
 def mark_counted(prior: PriorConfig, area: SkyArea, sources: Sources, systems: Systems) -> Sources:
-    """Mark the members that make labels and drop those too far outside.
+    """Mark the members that make labels and drop those whose light does not reach a field.
 
     Counted: L > 0.2 L* and signal-to-noise ratio >= min_snr in the reference band.
     """
     faintest = galaxies.mstar(systems.z)[sources.cluster_id] + galaxies.COUNTED_MAG
     is_detected = area.signal_to_noise(sources.mags) >= prior.min_snr
     is_counted = (sources.mags[:, 2] < faintest) & is_detected
-    marked = Sources(**{**vars(sources), "is_counted": is_counted})
-    if area.is_patch:
-        return marked
-    return marked.take(area.is_inside(sources.xy, area.margin_px))
+    return seen(area, Sources(**{**vars(sources), "is_counted": is_counted}))
 
 
 def _central(
@@ -197,21 +199,29 @@ def expected_satellites(
 
 def draw_field(prior: PriorConfig, area: SkyArea, rng: np.random.Generator) -> Sources:
     """Draw galaxies that belong to no system."""
-    density = prior.galaxy_density_arcmin2
-    if density is None:
-        density = galaxies.field_density(prior.mag_limit)
-    n = rng.poisson(density * area.box_arcmin2(area.margin_px))
-    xy = area.scatter(rng, n, area.margin_px)
-    mag_i = galaxies.sample_field_magnitudes(rng, n, prior.mag_limit)
-    z = galaxies.sample_field_redshifts(rng, mag_i)
-    is_red = rng.random(n) < galaxies.field_red_fraction(mag_i, z)
-    field = Galaxies(xy, mag_i, z, is_red, np.full(n, -1))
-    return dress_galaxies(rng, field, None, prior.red_sequence_width)
+    expected = galaxies.field_density(prior.mag_limit)
+    excess = 1.0
+    if prior.galaxy_density_arcmin2 is not None:
+        excess = prior.galaxy_density_arcmin2 / expected
+
+    def draw(brightest: float, faintest: float, margin_px: float) -> Sources:
+        limits = [min(limit, prior.mag_limit) for limit in (brightest, faintest)]
+        density = galaxies.field_density(limits[1]) - galaxies.field_density(limits[0])
+        n = rng.poisson(excess * density * area.box_arcmin2(margin_px))
+        xy = area.scatter(rng, n, margin_px)
+        mag_i = galaxies.sample_field_magnitudes(rng, n, *limits)
+        z = galaxies.sample_field_redshifts(rng, mag_i)
+        is_red = rng.random(n) < galaxies.field_red_fraction(mag_i, z)
+        field = Galaxies(xy, mag_i, z, is_red, np.full(n, -1))
+        return dress_galaxies(rng, field, None, prior.red_sequence_width)
+
+    return draw_far_and_near(area, draw)
 
 
 def draw_stars(prior: PriorConfig, area: SkyArea, rng: np.random.Generator) -> Sources:
     """Draw stars: point sources, redshift 0."""
-    n = rng.poisson(prior.star_density_arcmin2 * area.box_arcmin2(area.margin_px))
+    density = 0.0 if area.is_far else prior.star_density_arcmin2
+    n = rng.poisson(density * area.box_arcmin2(area.margin_px))
     xy = area.scatter(rng, n, area.margin_px)
     mag_i = stars.sample_magnitudes(rng, n, prior.mag_limit)
     none = np.zeros(n, bool)

@@ -24,8 +24,9 @@ ABUNDANCE_Z = (0.2, 0.9)
 CONCENTRATION_RED, CONCENTRATION_BLUE = 5.37, 1.38
 # typical c200c of the matter of clusters, Duffy et al. 2008, MNRAS 390 L64; converts M200m to M200c
 CONCENTRATION_MATTER = 4.0
-# intrinsic scatter of ln M at fixed richness: 0.456 (Murata et al. 2018, ApJ 854 120) less the
-# Poisson part of about 1/5 at their pivot, which our counts of members have already
+# intrinsic scatter of ln M at fixed richness, chosen near what follows from Murata et al. 2018, ApJ
+# 854 120: their scatter of ln lambda at fixed mass, 0.456, divided by their slope, 0.993; less, in
+# quadrature, the Poisson scatter 1 / sqrt(25) at their pivot, which our counts of members have
 MASS_SCATTER = 0.40
 
 
@@ -93,11 +94,6 @@ def r_lambda_mpc(richness: FloatArray) -> FloatArray:
 def radius_mpc(mass_msun: FloatArray, density: FloatArray) -> FloatArray:
     """Radius [Mpc] of a sphere of 200 times `density` [Msun/Mpc^3] that holds the mass."""
     return np.cbrt(3.0 * mass_msun / (4.0 * np.pi * 200.0 * density))
-
-
-def r200m_mpc(m200m_msun: FloatArray, z: FloatArray) -> FloatArray:
-    """R200m [physical Mpc] from M200m [Msun]."""
-    return radius_mpc(m200m_msun, cosmology.omega_m(z) * cosmology.critical_density(z))
 
 
 def nfw_mass(x: FloatArray | float) -> FloatArray:

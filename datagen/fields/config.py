@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from datagen.errors import ConfigError, DataNotFoundError
+from datagen.fields.noise import FAINT_FRACTION, Depth, noise_sigma
 from datagen.fields.version import FORMAT_VERSION
 from datagen.files import sha256_file
 from datagen.pipeline import JobSettings
@@ -18,8 +19,12 @@ if TYPE_CHECKING:
 
 BANDS = ("g", "r", "i", "z")
 PHASES = ("catalog", "image", "datum")
-PRIORS = ("analytic", "empirical")
-RENDERERS = ("fourier", "galsim")
+# Modules that fill the sky and that draw it, imported on demand: each brings its heavy library.
+PRIORS = {"analytic": "datagen.fields.analytic", "empirical": "datagen.fields.empirical"}
+RENDERERS = {
+    "fourier": "datagen.fields.render.fourier_renderer",
+    "galsim": "datagen.fields.render.galsim_renderer",
+}
 # the red-sequence table ends at 1.2; below 0.03 a cluster is larger than any field
 REDSHIFT_MIN, REDSHIFT_MAX = 0.03, 1.2
 
@@ -47,7 +52,7 @@ def check_positive(name: str, value: float) -> None:
         )
 
 
-def check_choice(name: str, value: str, allowed: Sequence[str]) -> None:
+def check_choice(name: str, value: str, allowed: Collection[str]) -> None:
     """Raise `ConfigError` unless ``value`` is one of ``allowed``."""
     if value not in allowed:
         names = ", ".join(allowed)
@@ -262,6 +267,15 @@ class ImageConfig:
         check_range("image.psf_scatter", self.psf_scatter, 0.0, 0.5)
         check_range("image.psf_ellipticity", self.psf_ellipticity, 0.0, 0.2)
         check_range("image.psf_beta", self.psf_beta, 1.5, 10.0)
+
+    def sigma(self, band: str) -> float:
+        """Give the noise per pixel [counts] of one band."""
+        depth = Depth(self.depth_mag[band], self.depth_aperture_arcsec, self.depth_snr)
+        return noise_sigma(depth, self.zero_point, self.pixel_scale)
+
+    def faint_limit(self, band: str) -> float:
+        """Give the surface brightness [counts/px] below which light may be left out."""
+        return FAINT_FRACTION * self.sigma(band)
 
 
 def identified(content: dict[str, Any]) -> dict[str, Any]:

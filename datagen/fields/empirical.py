@@ -26,6 +26,7 @@ from datagen.fields.sky import (
     StreamOf,
     Systems,
     cluster_table,
+    draw_far_and_near,
     dress_galaxies,
     join_sources,
     join_systems,
@@ -186,17 +187,21 @@ def on_red_sequence(mags: FloatArray, z: FloatArray) -> BoolArray:
 def draw_field(prior: PriorConfig, area: SkyArea, rng: np.random.Generator) -> Sources:
     """Draw field galaxies as rows of the configured catalogue, at the catalogue's density."""
     mags, z = load_field(prior.empirical)
-    is_seen = mags[:, 2] <= prior.mag_limit
-    mags, z = mags[is_seen], z[is_seen]
-    density = prior.galaxy_density_arcmin2
-    if density is None:
-        density = len(mags) / float(prior.empirical.field_area_arcmin2 or 1.0)
-    n = rng.poisson(density * area.box_arcmin2(area.margin_px)) if len(mags) else 0
-    rows = rng.integers(max(len(mags), 1), size=n)
-    drawn = galaxies.sample_field_redshifts(rng, mags[rows, 2])
-    redshift = np.where(np.isnan(z[rows]), drawn, z[rows])
-    xy = area.scatter(rng, n, area.margin_px)
-    return _dress_measured(prior, rng, xy, mags[rows], redshift)
+    usable = np.flatnonzero(mags[:, 2] <= prior.mag_limit)
+    area_arcmin2 = float(prior.empirical.field_area_arcmin2 or 1.0)
+    if prior.galaxy_density_arcmin2:
+        area_arcmin2 = len(usable) / prior.galaxy_density_arcmin2
+
+    def draw(brightest: float, faintest: float, margin_px: float) -> Sources:
+        own = usable[(mags[usable, 2] > brightest) & (mags[usable, 2] <= faintest)]
+        n = rng.poisson(len(own) / area_arcmin2 * area.box_arcmin2(margin_px)) if len(own) else 0
+        rows = own[rng.integers(max(len(own), 1), size=n)]
+        drawn = galaxies.sample_field_redshifts(rng, mags[rows, 2])
+        redshift = np.where(np.isnan(z[rows]), drawn, z[rows])
+        xy = area.scatter(rng, n, margin_px)
+        return _dress_measured(prior, rng, xy, mags[rows], redshift)
+
+    return draw_far_and_near(area, draw)
 
 
 def load_clusters(config: EmpiricalConfig) -> tuple[RealCluster, ...]:

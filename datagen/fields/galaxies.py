@@ -21,7 +21,8 @@ COUNTED_MAG = -2.5 * np.log10(0.2)
 # satellites end here; the tail beyond holds 1e-3 of them and would outshine central galaxies
 BRIGHTEST_MAG = -2.0
 BCG_MAG, BCG_SCATTER = -1.5, 0.3
-# red fraction of members inside R200, Hennig et al. 2017, MNRAS 467 4015, arXiv:1604.00988
+# red fraction of members inside R200, Hennig et al. 2017, MNRAS 467 4015, arXiv:1604.00988; taken
+# for that inside R_lambda, which is within a quarter of R200 for richness 20 to 100
 _RED_FRACTION_Z, _RED_FRACTION = (0.1, 0.46, 1.0), (0.80, 0.68, 0.55)
 # field counts N(<i) = 46 x 10^(0.31 (i - 25)) per arcmin^2, LSST Science Book (arXiv:0912.0201,
 # section 3.7); a deep-field law that exceeds counts of bright galaxies, so that brighter than
@@ -86,9 +87,12 @@ def field_density(mag_limit: float) -> float:
     return float(deep * 10.0 ** (BRIGHT_SLOPE * min(mag_limit - COUNT_BREAK, 0.0)))
 
 
-def sample_field_magnitudes(rng: np.random.Generator, n: int, mag_limit: float) -> FloatArray:
-    """Draw n i magnitudes from the number counts brighter than `mag_limit`."""
-    counts = field_density(mag_limit) * (1.0 - rng.random(n))
+def sample_field_magnitudes(
+    rng: np.random.Generator, n: int, brightest: float, faintest: float
+) -> FloatArray:
+    """Draw n i magnitudes from the number counts between two limits; -inf for no bright one."""
+    low, high = field_density(brightest), field_density(faintest)
+    counts = low + (high - low) * (1.0 - rng.random(n))
     at_break = field_density(COUNT_BREAK)
     slope = np.where(counts < at_break, BRIGHT_SLOPE, COUNT_SLOPE)
     return COUNT_BREAK + np.log10(counts / at_break) / slope
@@ -129,7 +133,7 @@ def sample_colours(
         width: Gaussian width of the red sequence [mag].
     """
     deviate = rng.standard_normal((len(z), 3))
-    kind = 1.0 + 2.0 * rng.beta(1.5, 1.5, len(z))
+    kind = 2.0 * rng.beta(1.5, 1.5, len(z))
     red = red_sequence(z) + width * deviate
     blue = template_colours(kind, z) + _COLOUR_SCATTER_BLUE * deviate
     return np.where(is_red[:, None], red, blue)

@@ -10,15 +10,12 @@ from astropy.table import Table
 from numpy.typing import NDArray
 
 from datagen.fields.config import ImageConfig
-from datagen.fields.noise import Depth, add_noise, noise_sigma
+from datagen.fields.noise import add_noise
 from datagen.fields.psf import PsfModel, PsfSpread, draw_psf
 from datagen.fields.render import View, get_renderer
 from datagen.fields.version import FORMAT_VERSION, VERSION
 from datagen.fields.wcs import Card
 from datagen.seeds import stream
-
-# Light fainter than this fraction of the noise per pixel may be left out around a source.
-FAINT_FRACTION = 0.02
 
 Header = dict[str, Card | tuple[Card, str]]
 
@@ -53,14 +50,12 @@ class Exposure:
 
     def sigma(self, band: str) -> float:
         """Return the noise per pixel [counts] of one band."""
-        settings = self.settings
-        depth = Depth(settings.depth_mag[band], settings.depth_aperture_arcsec, settings.depth_snr)
-        return noise_sigma(depth, settings.zero_point, settings.pixel_scale)
+        return self.settings.sigma(band)
 
     def view(self, band: str, shape: tuple[int, int]) -> View:
         """Return what the renderer is asked to draw of one band."""
-        limit = FAINT_FRACTION * self.sigma(band)
-        return View(shape, self.psf(band), band, self.settings.pixel_scale, limit)
+        settings = self.settings
+        return View(shape, self.psf(band), band, settings.pixel_scale, settings.faint_limit(band))
 
     def noise_rng(self, band: str) -> np.random.Generator:
         """Return the stream of one band's noise."""

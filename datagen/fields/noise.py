@@ -8,6 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+# Light fainter than this fraction of the noise per pixel may be left out around a source.
+FAINT_FRACTION = 0.02
+
 
 @dataclass(frozen=True)
 class Depth:

@@ -6,13 +6,8 @@ from importlib import import_module
 
 from astropy.table import Table
 
-from datagen.fields.config import PriorConfig
+from datagen.fields.config import PRIORS, PriorConfig
 from datagen.fields.sky import SkyArea, StreamOf
-
-_MODULES = {
-    "analytic": "datagen.fields.analytic",
-    "empirical": "datagen.fields.empirical",
-}
 
 
 def draw_sky(prior: PriorConfig, area: SkyArea, rng_of: StreamOf) -> tuple[Table, Table]:
@@ -26,5 +21,5 @@ def draw_sky(prior: PriorConfig, area: SkyArea, rng_of: StreamOf) -> tuple[Table
     Returns:
         Source catalog and cluster truth.
     """
-    tables: tuple[Table, Table] = import_module(_MODULES[prior.kind]).draw_sky(prior, area, rng_of)
+    tables: tuple[Table, Table] = import_module(PRIORS[prior.kind]).draw_sky(prior, area, rng_of)
     return tables

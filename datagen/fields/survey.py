@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from datagen.fields import clusters as cluster_laws
 from datagen.fields.cosmology import arcsec_per_mpc
 from datagen.fields.prior import draw_sky
-from datagen.fields.sky import SkyArea
+from datagen.fields.sky import FAR_MARGIN_PX, MARGIN_PX, SkyArea, light_of
 from datagen.fields.survey_config import SurveyConfig
 from datagen.fields.wcs import (
     Card,
@@ -33,8 +33,6 @@ from datagen.fields.wcs import (
 )
 from datagen.seeds import stream
 
-# Sources up to this far outside a tile may throw light into it.
-MARGIN_PX = 256.0
 # Distinguishes the clusters of one patch inside a survey-wide number.
 IDS_PER_PATCH = 100_000
 # Masses scatter about the mean; this many standard deviations are followed.
@@ -229,21 +227,29 @@ def tile_sky(config: SurveyConfig, tile: Tile) -> tuple[Table, Table]:
         tile: The tile.
 
     Returns:
-        Sources with pixel positions of this tile, to `MARGIN_PX` outside its edge, and clusters
-        whose centres this tile owns: they lie on it and on no tile of a lower number.
+        Sources with pixel positions of this tile whose light may reach it, and clusters whose
+        centres this tile owns: they lie on it and on no tile of a lower number.
     """
-    margin_deg = MARGIN_PX * config.image.pixel_scale / 3600.0
-    near = tile.radius_deg + np.sqrt(2.0) * margin_deg
+    near = _radius_deg(config, tile, MARGIN_PX)
+    # Members reach farther from their cluster's centre than light from its galaxy.
+    far = max(_radius_deg(config, tile, FAR_MARGIN_PX), near + reach_deg(config))
     place = (tile.ra_deg, tile.dec_deg)
     full = {patch.index for patch in patches_within(*place, near, config.patch_deg)}
     sources, systems, wcs = [], [], tile.wcs
-    for patch in patches_within(*place, near + reach_deg(config), config.patch_deg):
-        drawn = _draw_patch(config, patch, has_field=patch.index in full)
-        sources.append(_on_tile(drawn, wcs, tile.size_px))
+    shape = (tile.size_px, tile.size_px)
+    area = SkyArea.from_image(config.image, config.reference_band, wcs, shape)
+    for patch in patches_within(*place, far, config.patch_deg):
+        drawn = _draw_patch(config, patch, is_far=patch.index not in full)
+        sources.append(_on_tile(drawn, area))
         systems.append(drawn.clusters)
     clusters = vstack(systems, metadata_conflicts="silent")
     clusters["X"], clusters["Y"] = sky_to_pixel(wcs, clusters["RA"], clusters["DEC"])
     return vstack(sources, metadata_conflicts="silent"), clusters[_owned(config, tile, clusters)]
+
+
+def _radius_deg(config: SurveyConfig, tile: Tile, margin_px: float) -> float:
+    """Return the radius of a circle that holds a tile and a margin around it [deg]."""
+    return tile.radius_deg + math.sqrt(2.0) * margin_px * config.image.pixel_scale / 3600.0
 
 
 @dataclass(frozen=True)
@@ -255,19 +261,20 @@ class _PatchSky:
     wcs: WCS
 
 
-def _draw_patch(config: SurveyConfig, patch: Patch, *, has_field: bool) -> _PatchSky:
-    """Draw one patch: its clusters with all their members and, if wanted, all else inside it."""
-    prior = config.prior
-    if not has_field:
-        # Each component has its own stream, so the clusters are the same without the rest.
-        prior = dataclasses.replace(prior, galaxy_density_arcmin2=0.0, star_density_arcmin2=0.0)
-    area = patch.area(config)
-    sources, clusters = draw_sky(prior, area, partial(_patch_stream, config.seed, patch.index))
+def _draw_patch(config: SurveyConfig, patch: Patch, *, is_far: bool) -> _PatchSky:
+    """Draw one patch: its clusters with all their members and all else inside it.
+
+    Of a patch far from the tile only clusters and bright galaxies are drawn; these are the same as
+    with all the rest.
+    """
+    area = dataclasses.replace(patch.area(config), is_far=is_far)
+    streams = partial(_patch_stream, config.seed, patch.index)
+    sources, clusters = draw_sky(config.prior, area, streams)
     clusters = clusters[patch.contains(np.asarray(clusters["RA"]), np.asarray(clusters["DEC"]))]
     is_member = np.asarray(sources["CLUSTER_ID"]) >= 0
     is_kept = np.isin(sources["CLUSTER_ID"], clusters["CLUSTER_ID"])
     is_inside = patch.contains(np.asarray(sources["RA"]), np.asarray(sources["DEC"]))
-    sources = sources[np.where(is_member, is_kept, is_inside & has_field)]
+    sources = sources[np.where(is_member, is_kept, is_inside)]
     for table in (sources, clusters):
         number = np.asarray(table["CLUSTER_ID"])
         table["CLUSTER_ID"] = np.where(number >= 0, number + patch.index * IDS_PER_PATCH, -1)
@@ -278,17 +285,16 @@ def _patch_stream(seed: int, index: int, component: str) -> np.random.Generator:
     return stream(seed, index, f"patch_{component}")
 
 
-def _on_tile(patch: _PatchSky, wcs: WCS, size_px: int) -> Table:
-    """Give sources the pixel positions and orientations of a tile; drop those far outside."""
-    ra, dec = np.asarray(patch.sources["RA"]), np.asarray(patch.sources["DEC"])
-    x, y = sky_to_pixel(wcs, ra, dec)
-    low, high = -MARGIN_PX, size_px + MARGIN_PX
-    is_near = (x > low) & (x < high) & (y > low) & (y < high)
-    sources = patch.sources[is_near]
+def _on_tile(patch: _PatchSky, area: SkyArea) -> Table:
+    """Give sources the pixel positions and orientations of a tile; drop what it does not see."""
+    xy = np.column_stack(sky_to_pixel(area.wcs, patch.sources["RA"], patch.sources["DEC"]))
+    # Turning a profile by the small angle between the projections does not change its reach.
+    is_seen = area.is_seen(xy, *light_of(patch.sources))
+    sources = patch.sources[is_seen]
     if len(sources):
-        ra, dec = ra[is_near], dec[is_near]
-        angle = north_angle(wcs, ra, dec) - north_angle(patch.wcs, ra, dec)
-        sources["X"], sources["Y"] = x[is_near], y[is_near]
+        ra, dec = np.asarray(sources["RA"]), np.asarray(sources["DEC"])
+        angle = north_angle(area.wcs, ra, dec) - north_angle(patch.wcs, ra, dec)
+        sources["X"], sources["Y"] = xy[is_seen].T
         sources["G1"], sources["G2"] = turn_shear(sources["G1"], sources["G2"], angle)
     return sources
 

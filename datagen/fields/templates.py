@@ -1,6 +1,6 @@
 """Colours of galaxies from redshifted template spectra.
 
-Templates: E, Sbc, Scd and Im of Coleman, Wu & Weedman 1980, ApJS 43 393, doi:10.1086/190674, as
+Templates: Sbc, Scd and Im of Coleman, Wu & Weedman 1980, ApJS 43 393, doi:10.1086/190674, as
 shipped by GalSim (no evolution), through GalSim's LSST g, r, i, z bands, which are close to
 DECam's. The table is made once (`colour_table`), so that drawing galaxies needs no integration.
 """
@@ -11,7 +11,7 @@ import numpy as np
 
 from datagen.fields.tables_io import FloatArray, load_table
 
-TEMPLATES = ("E", "Sbc", "Scd", "Im")
+TEMPLATES = ("Sbc", "Scd", "Im")
 COLOURS = ("gr", "ri", "iz")
 REDSHIFTS = np.round(np.arange(0.0, 4.001, 0.04), 2)
 _TABLE = "template_colours"
@@ -21,7 +21,7 @@ def compute_colours(template: str, z: float) -> FloatArray:
     """Integrate a template through the bands with GalSim.
 
     Args:
-        template: one of E, Sbc, Scd, Im.
+        template: one of Sbc, Scd, Im.
         z: redshift.
 
     Returns:
@@ -36,7 +36,7 @@ def compute_colours(template: str, z: float) -> FloatArray:
 
 
 def colour_table() -> dict[str, FloatArray]:
-    """Compute the columns of ``tables/template_colours.ecsv``: z, E_gr, E_ri, E_iz, Sbc_gr, ..."""
+    """Compute the columns of ``tables/template_colours.ecsv``: z, Sbc_gr, Sbc_ri, ..."""
     columns: dict[str, FloatArray] = {"z": REDSHIFTS}
     for template in TEMPLATES:
         colours = np.array([compute_colours(template, z) for z in REDSHIFTS])
@@ -49,7 +49,7 @@ def template_colours(sequence: FloatArray, z: FloatArray) -> FloatArray:
     """Interpolate colours in redshift and along the sequence of templates.
 
     Args:
-        sequence: position in `TEMPLATES`, 0 (E) to 3 (Im), shape (N,).
+        sequence: position in `TEMPLATES`, 0 (Sbc) to 2 (Im), shape (N,).
         z: redshift, shape (N,); clipped to the table's 0-4.
 
     Returns:

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from astropy.io import fits
 from astropy.wcs import WCS
 from numpy.typing import ArrayLike, NDArray
 
@@ -62,14 +61,6 @@ def tan_cards(
         "CD2_2": step_deg,
         "RADESYS": "ICRS",
     }
-
-
-def wcs_from_cards(cards: Mapping[str, Card]) -> WCS:
-    """Return the WCS that header cards describe."""
-    header = fits.Header()
-    for key, value in cards.items():
-        header[key] = value
-    return WCS(header)
 
 
 def sky_to_pixel(

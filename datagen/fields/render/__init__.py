@@ -9,32 +9,15 @@ import numpy as np
 from astropy.table import Table
 from numpy.typing import NDArray
 
-from datagen.errors import ConfigError
+from datagen.fields.config import RENDERERS
 from datagen.fields.render.view import View
 
-__all__ = ["RENDERERS", "Renderer", "View", "get_renderer"]
+__all__ = ["Renderer", "View", "get_renderer"]
 
 Renderer = Callable[[Table, Sequence[View]], Iterator[NDArray[np.float32]]]
 
-# Imported on demand: each renderer brings its own heavy library.
-RENDERERS = {
-    "fourier": "datagen.fields.render.fourier_renderer",
-    "galsim": "datagen.fields.render.galsim_renderer",
-}
-
 
 def get_renderer(name: str) -> Renderer:
-    """Return the function `render(sources, views)` of a renderer.
-
-    Raises:
-        ConfigError: No renderer has this name.
-    """
-    if name not in RENDERERS:
-        names = ", ".join(RENDERERS)
-        raise ConfigError(
-            f"expected renderer to be one of {names}, but got renderer = {name}",
-            value=name,
-            allowed=names,
-        )
+    """Return the function `render(sources, views)` of a renderer in `RENDERERS`."""
     renderer: Renderer = import_module(RENDERERS[name]).render
     return renderer

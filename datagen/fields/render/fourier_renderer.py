@@ -29,7 +29,8 @@ from datagen.fields.render.extent import psf_radius
 from datagen.fields.render.spectra import Grid, image_spectrum, largest_amplitude, source_spectra
 from datagen.fields.render.view import View
 
-# Sides at which stamps are drawn [px]; sources that need more are cut at the last one.
+# Sides at which stamps are drawn [px]; the light that is missing at the edges of the last one folds
+# back into it.
 STAMP_SIZES = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096)
 # Samples of the stamps that are drawn at once; larger batches fall out of the cache.
 BATCH_SAMPLES = 2**17
@@ -162,14 +163,14 @@ def _add_stamps(
     centre = np.floor(np.stack([parts.x, parts.y], axis=1) + 0.5)
     offset = np.stack([parts.x, parts.y], axis=1) - centre
     corners = (centre.astype(int) - grid.size // 2 + margin).tolist()
-    flux = parts.flux.astype(np.float32)[:, :, None, None]
+    flux = parts.flux.astype(np.float32)
     step = max(1, BATCH_SAMPLES // grid.n_samples**2)
     for start in range(0, len(parts), step):
         rows = slice(start, start + step)
         spectra = source_spectra(parts.take(rows), offset[rows], grid).mul_(kernel)
         for number, stamp in enumerate(grid.image(spectra).numpy(), start=start):
             left, top = corners[number]
-            _add(planes, flux[number] * stamp, top, left)
+            _add(planes, flux[number], stamp, top, left)
 
 
 def _is_near(
@@ -181,14 +182,24 @@ def _is_near(
     return np.asarray(is_near & (parts.y > -half) & (parts.y < height + half))
 
 
-def _add(planes: NDArray[np.float32], stamp: NDArray[np.float32], top: int, left: int) -> None:
-    """Add the part of a stamp, shape (bands, n, n), that lies on the planes."""
-    size, (height, width) = stamp.shape[-1], planes.shape[1:]
+def _add(
+    planes: NDArray[np.float32],
+    flux: NDArray[np.float32],
+    stamp: NDArray[np.float32],
+    top: int,
+    left: int,
+) -> None:
+    """Add the part of a stamp, shape (n, n), that lies on the planes, times the flux of each."""
+    size, (height, width) = len(stamp), planes.shape[1:]
     low, high = (max(top, 0), max(left, 0)), (min(top + size, height), min(left + size, width))
     if low[0] < high[0] and low[1] < high[1]:
-        planes[:, low[0] : high[0], low[1] : high[1]] += stamp[
-            :, low[0] - top : high[0] - top, low[1] - left : high[1] - left
-        ]
+        inside = stamp[low[0] - top : high[0] - top, low[1] - left : high[1] - left]
+        # In strips: a large stamp times all fluxes would need as much memory as the planes.
+        step = max(1, BATCH_SAMPLES // inside.shape[1])
+        for start in range(0, len(inside), step):
+            strip = flux[:, None, None] * inside[start : start + step]
+            first = low[0] + start
+            planes[:, first : first + strip.shape[1], low[1] : high[1]] += strip
 
 
 @_one_thread()

@@ -24,7 +24,7 @@ from datagen.fields.render.components import (
 from datagen.fields.render.extent import psf_radius
 from datagen.fields.render.view import View
 
-# Sizes at which FFTs are fast; sources that need more are cut at the last one.
+# Sizes at which FFTs are fast; the light that is missing at the edges of the last one folds back.
 STAMP_SIZES = (32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096)
 # Where the kernel is cut; with GalSim's default 1e-3 bright stars err by 4e-4 of their peak,
 KERNEL_CUT = 1e-5

@@ -11,13 +11,16 @@ from scipy import stats
 
 from datagen.fields import analytic, clusters, galaxies
 from datagen.fields.config import PriorConfig
+from datagen.fields.psf import PsfModel
+from datagen.fields.render import View, get_renderer
+from datagen.fields.schema import CATALOG_COLUMNS, CLUSTER_COLUMNS
 from datagen.fields.sky import (
-    CLUSTER_COLUMNS,
-    SOURCE_COLUMNS,
+    FAR_MAG,
     SkyArea,
     Systems,
     dress_galaxies,
     px_per_mpc,
+    source_table,
 )
 from datagen.seeds import stream
 
@@ -173,7 +176,7 @@ def test_centres_lie_anywhere_also_outside(prior_config: PriorConfig, area: SkyA
 def test_tables_are_complete_and_consistent(prior_config: PriorConfig, area: SkyArea) -> None:
     prior = dataclasses.replace(prior_config, cluster_fraction=1.0, centre_margin_px=0.0)
     sources, truth = analytic.draw_sky(prior, area, partial(stream, 3, 0))
-    assert tuple(sources.colnames) == SOURCE_COLUMNS
+    assert tuple(sources.colnames) == CATALOG_COLUMNS
     assert tuple(truth.colnames) == CLUSTER_COLUMNS
     owner = sources["CLUSTER_ID"]
     is_member = sources["MEM"] == 1
@@ -196,13 +199,68 @@ def test_tables_are_complete_and_consistent(prior_config: PriorConfig, area: Sky
     assert (sources["HLR"][~is_star] > 0.0).all()
 
 
-def test_sources_far_outside_are_dropped_and_near_ones_kept(
+def test_the_first_pixel_begins_half_a_pixel_before_its_centre(area: SkyArea) -> None:
+    xy = np.array([[-0.5, 9.0], [9.0, 1023.4], [-0.6, 9.0], [9.0, 1023.5]])
+    assert area.is_inside(xy).tolist() == [True, True, False, False]
+    outside = np.array([[-3.6, 9.0], [9.0, 1027.5], [-3.5, 1027.5]])
+    assert area.distance_px(xy[:2]).tolist() == [0.0, 0.0]
+    assert area.distance_px(outside) == pytest.approx([3.1, 4.0, 5.0])
+    drawn = area.scatter(np.random.default_rng(0), 200_000, 2.0)
+    assert drawn.min(axis=0) == pytest.approx([-2.5, -2.5], abs=0.05)
+    assert drawn.max(axis=0) == pytest.approx([1025.5, 1025.5], abs=0.05)
+
+
+def test_sources_outside_are_kept_where_their_light_reaches_the_field(area: SkyArea) -> None:
+    # Right of the edge: two stars, a small galaxy near by and far off, two giant ones far off.
+    x = 1024.0 + np.array([50.0, 80.0, 60.0, 400.0, 400.0, 2400.0])
+    mags = np.repeat([[15.0], [15.0], [22.0], [22.0], [14.0], [14.0]], 4, axis=1)
+    hlr = np.array([0.0, 0.0, 1.0, 1.0, 20.0, 30.0])
+    shape = np.column_stack([hlr, hlr > 0, 4.0 * (hlr > 0), np.zeros((6, 2))])
+    is_seen = area.is_seen(np.column_stack([x, np.full(6, 500.0)]), area.flux(mags), shape)
+    assert is_seen.tolist() == [True, False, True, False, True, False]
+
+
+def test_a_central_galaxy_outside_gives_its_light_inside(
     prior_config: PriorConfig, area: SkyArea
 ) -> None:
-    sources, _ = analytic.draw_sky(prior_config, area, partial(stream, 4, 0))
-    xy = np.column_stack([sources["X"], sources["Y"]])
-    assert area.is_inside(xy, area.margin_px).all()
-    assert (~area.is_inside(xy)).any()
+    systems = dataclasses.replace(many_systems(1, 60.0, 0.1), xy=np.array([[-150.0, 512.0]]))
+    members = analytic.draw_members(prior_config, area, systems, np.random.default_rng(12))
+    assert members.xy[0].tolist() == [-150.0, 512.0]
+    assert (area.distance_px(members.xy) > area.margin_px).sum() < 20
+    central = source_table(prior_config, area, members, systems)[:1]
+    seen = View((1024, 64), PsfModel(0.9, 2.5, 0.0, 0.0), "i", 0.263, area.faint_limit[2])
+    image = next(get_renderer("fourier")(central, [seen]))
+    assert image[512, 0] > 0.2 * 4.6
+
+
+def test_as_many_bright_galaxies_reach_into_a_field_as_in_a_wider_one(
+    prior_config: PriorConfig, area: SkyArea
+) -> None:
+    prior = dataclasses.replace(prior_config, galaxy_density_arcmin2=200.0, mag_limit=19.0)
+    wide = dataclasses.replace(area, width=1024 + 2400, height=1024 + 2400)
+    counts = np.zeros(2)
+    for k in range(6):
+        own = analytic.draw_field(prior, area, stream(1, k, "field"))
+        other = analytic.draw_field(prior, wide, stream(2, k, "field"))
+        for number, (field, offset) in enumerate(((own, 0.0), (other, 1200.0))):
+            xy = field.xy - offset
+            is_seen = area.is_seen(xy, area.flux(field.mags), field.shape)
+            counts[number] += (is_seen & (area.distance_px(xy) > area.margin_px)).sum()
+    assert counts.min() > 200
+    assert abs(counts[0] - counts[1]) < 3.5 * np.sqrt(counts.sum())
+
+
+def test_a_far_patch_has_the_bright_galaxies_of_the_whole_one(
+    prior_config: PriorConfig, patch: SkyArea
+) -> None:
+    whole, _ = analytic.draw_sky(prior_config, patch, partial(stream, 5, 1))
+    far_patch = dataclasses.replace(patch, is_far=True)
+    far, _ = analytic.draw_sky(prior_config, far_patch, partial(stream, 5, 1))
+    is_member = whole["CLUSTER_ID"] >= 0
+    is_bright = (whole["MAG_I"] <= FAR_MAG) & (whole["SOURCE_TYPE"] == 0)
+    assert (~is_member & is_bright).any()
+    expected = whole[is_member | is_bright]
+    assert all(np.array_equal(far[name], expected[name]) for name in far.colnames)
 
 
 def test_a_patch_keeps_members_wherever_they_fall(
@@ -276,4 +334,4 @@ def test_an_empty_sky_is_possible(prior_config: PriorConfig, area: SkyArea) -> N
     )
     sources, truth = analytic.draw_sky(prior, area, partial(stream, 9, 0))
     assert len(sources) == len(truth) == 0
-    assert tuple(sources.colnames) == SOURCE_COLUMNS
+    assert tuple(sources.colnames) == CATALOG_COLUMNS

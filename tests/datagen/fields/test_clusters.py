@@ -89,7 +89,8 @@ def test_r_lambda_is_physical() -> None:
 def test_mass_conversion_stays_on_one_profile(m200m: float, z: float) -> None:
     m, redshift = np.array([m200m]), np.array([z])
     m200c, r200c = clusters.m200c_msun(m, redshift), clusters.r200c_mpc(m, redshift)
-    r200m = clusters.r200m_mpc(m, redshift)
+    mean_density = cosmology.omega_m(redshift) * cosmology.critical_density(redshift)
+    r200m = clusters.radius_mpc(m, mean_density)
     scale = r200c / clusters.CONCENTRATION_MATTER
     ratio = clusters.nfw_mass(r200m / scale) / clusters.nfw_mass(r200c / scale)
     assert m200c < m

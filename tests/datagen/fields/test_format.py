@@ -267,7 +267,7 @@ def bad_datum(tmp_path: Path, change: Callable[[dict[str, object]], None]) -> st
         (lambda d: d["images"].fill_(torch.nan), "[0].images: expected finite values"),
         (lambda d: d.update(images=torch.zeros(3, 64, 64)), "[0].images: expected shape (2, H, W)"),
         (lambda d: d["meta"].pop("seed"), "[0].meta.seed: expected int, but got None"),
-        (lambda d: d["meta"].update(format_version=99), "format_version: expected 1, but got 99"),
+        (lambda d: d["meta"].update(format_version=99), "format_version: expected 2, but got 99"),
         (lambda d: d["meta"].update(cell_px=0), "[0].meta.cell_px: expected > 0, but got 0"),
         (lambda d: d["meta"]["psf_fwhm"].pop(), "psf_fwhm: expected 2 values, but got 1"),
     ],

@@ -71,11 +71,14 @@ def test_red_fraction_falls_with_redshift() -> None:
 def test_field_counts_follow_the_law() -> None:
     assert galaxies.field_density(25.0) == pytest.approx(46.0)
     assert galaxies.field_density(24.4) == pytest.approx(30.2, rel=0.01)
-    mags = galaxies.sample_field_magnitudes(np.random.default_rng(4), 10_000, 24.4)
+    mags = galaxies.sample_field_magnitudes(np.random.default_rng(4), 10_000, -np.inf, 24.4)
     limits = np.linspace(14.0, 24.4, 300)
     density = [galaxies.field_density(m) / galaxies.field_density(24.4) for m in limits]
     assert mags.max() <= 24.4
     assert stats.kstest(mags, lambda m: np.interp(m, limits, density)).pvalue > 0.01
+    between = galaxies.sample_field_magnitudes(np.random.default_rng(4), 10_000, 19.0, 24.4)
+    assert between.min() >= 19.0
+    assert np.median(between) == pytest.approx(np.median(mags[mags > 19.0]), abs=0.03)
 
 
 @pytest.mark.parametrize("mag", [15.0, 21.0, 24.0])

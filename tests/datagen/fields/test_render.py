@@ -9,9 +9,9 @@ import torch
 from astropy.table import Table
 from numpy.typing import NDArray
 
-from datagen.errors import ConfigError
 from datagen.fields.psf import PsfModel
-from datagen.fields.render import View, get_renderer
+from datagen.fields.render import View, fourier_renderer, get_renderer
+from datagen.fields.render.components import components
 from datagen.fields.render.extent import psf_radius, sersic_radius
 
 MakeSources = Callable[..., Table]
@@ -187,8 +187,23 @@ def test_reach_of_the_profiles() -> None:
     assert star == pytest.approx(0.1, rel=1e-2)
 
 
-def test_unknown_renderer() -> None:
-    with pytest.raises(
-        ConfigError, match=r"renderer to be one of fourier, galsim.*renderer = povray"
-    ):
-        get_renderer("povray")
+@pytest.mark.slow
+def test_a_source_larger_than_half_of_the_largest_stamp_is_drawn_alike(
+    make_sources: MakeSources,
+) -> None:
+    sources = make_sources([900.0], [20.0], FLUX_I=1e9, HLR=30.0, FRACDEV=1, G1=0.3)
+    seen = view(48)
+    parts = components(sources, ["i"], SCALE)
+    assert parts.reach(np.array([seen.faint_limit])).max() > 2048
+    image, expected = (draw(name, sources, seen) for name in ("fourier", "galsim"))
+    assert expected.min() > SIGMA
+    assert np.abs(image - expected).max() < 1e-3 * expected.max()
+
+
+def test_strips_of_a_stamp_add_up_on_every_plane() -> None:
+    rng = np.random.default_rng(8)
+    stamp, flux = rng.random((700, 700), np.float32), np.array([1.0, 2.0], np.float32)
+    planes = np.zeros((2, 500, 600), np.float32)
+    fourier_renderer._add(planes, flux, stamp, -150, 50)
+    assert np.array_equal(planes[:, :, 50:], flux[:, None, None] * stamp[150:650, :550])
+    assert not planes[:, :, :50].any()

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from datagen import pipeline
 from datagen.errors import ConfigError, DataFormatError, DataNotFoundError
 from datagen.fields.format import read_catalog, read_clusters, read_image
+from datagen.fields.render.components import components
 from datagen.fields.survey import (
     patches_within,
     reach_deg,
@@ -122,6 +123,37 @@ def test_neighbours_show_the_same_sources_at_the_same_sky_positions(
     assert common[0] <= keys[0] & keys[1]
 
 
+def test_neighbours_show_every_galaxy_whose_light_reaches_both(survey_config: SurveyConfig) -> None:
+    prior = dataclasses.replace(
+        survey_config.prior,
+        mag_limit=18.0,
+        galaxy_density_arcmin2=10.0,
+        star_density_arcmin2=0.0,
+        abundance_deg2=0.0,
+    )
+    config = dataclasses.replace(survey_config, prior=prior, image_size=1500, overlap=200)
+    tiles = [survey_tile(config, index) for index in (0, 1)]
+    skies = [tile_sky(config, tile)[0] for tile in tiles]
+    limit = np.array([config.image.faint_limit(band) for band in "griz"])
+    n_far = 0
+    for tile, other, own, others in zip(tiles, tiles[::-1], skies, skies[::-1], strict=True):
+        y, x = np.mgrid[0:1500:20, 0:1500:20]
+        common = other.contains(*pixel_to_sky(tile.wcs, x.ravel(), y.ravel()))
+        points = np.column_stack([x.ravel(), y.ravel()])[common]
+        place = np.column_stack([own["X"], own["Y"]])
+        distance = np.linalg.norm(place[:, None] - points, axis=-1).min(axis=1)
+        reach = components(own, "griz", 0.263).reach(limit)
+        needed = own[reach > distance]
+        assert set(needed["RA"].tolist()) <= set(others["RA"].tolist())
+        n_far += (distance[reach > distance] > 300).sum()
+    assert n_far > 5
+
+
+def on_pixels(table: Table, size: int) -> np.ndarray:
+    xy = np.column_stack([table["X"], table["Y"]])
+    return np.all((xy >= -0.5) & (xy < size - 0.5), axis=1)
+
+
 def on_tile(table: Table, tile: object) -> set[tuple[float, ...]]:
     """Return the sources of a table on the pixels of another tile and of its own."""
     x, y = sky_to_pixel(tile.wcs, table["RA"], table["DEC"])  # type: ignore[attr-defined]
@@ -140,7 +172,8 @@ def test_the_field_has_the_density_of_the_prior(survey_config: SurveyConfig) -> 
     )
     config = dataclasses.replace(survey_config, prior=prior, image_size=3000)
     sources, clusters = tile_sky(config, survey_tile(config, 0))
-    area_arcmin2 = ((3000 + 512) * 0.263 / 60) ** 2
+    sources = sources[on_pixels(sources, 3000)]
+    area_arcmin2 = (3000 * 0.263 / 60) ** 2
     is_star = np.asarray(sources["SOURCE_TYPE"]) == 1
     assert (~is_star).sum() / area_arcmin2 == pytest.approx(20.0, rel=0.05)
     assert is_star.sum() / area_arcmin2 == pytest.approx(5.0, rel=0.1)

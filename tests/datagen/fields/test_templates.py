@@ -5,13 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from datagen.fields import galaxies, templates
+from datagen.fields import templates
 from datagen.fields.tables_io import TABLES, load_table
 
 
-@pytest.mark.parametrize(
-    ("template", "row"), [("E", 10), ("Sbc", 0), ("Scd", 25), ("Im", 50), ("Im", 100)]
-)
+@pytest.mark.parametrize(("template", "row"), [("Sbc", 0), ("Scd", 25), ("Im", 50), ("Im", 100)])
 def test_rows_of_the_table_are_what_galsim_integrates(template: str, row: int) -> None:
     table = load_table("template_colours")
     stored = [table[f"{template}_{c}"][row] for c in templates.COLOURS]
@@ -22,23 +20,17 @@ def test_rows_of_the_table_are_what_galsim_integrates(template: str, row: int) -
 
 def test_interpolation_hits_the_rows_and_stays_between_templates() -> None:
     z = templates.REDSHIFTS[[5, 20]]
-    at_scd = templates.template_colours(np.full(2, 2.0), z)
+    at_scd = templates.template_colours(np.full(2, 1.0), z)
     table = load_table("template_colours")
     assert at_scd[:, 0] == pytest.approx(table["Scd_gr"][[5, 20]], abs=1e-4)
-    between = templates.template_colours(np.full(2, 1.5), z)[:, 0]
+    between = templates.template_colours(np.full(2, 0.5), z)[:, 0]
     assert np.all(between < table["Sbc_gr"][[5, 20]])
     assert np.all(between > table["Scd_gr"][[5, 20]])
 
 
 def test_redshifts_beyond_the_table_are_clipped() -> None:
-    ends = templates.template_colours(np.array([3.0, 3.0]), np.array([4.0, 9.0]))
+    ends = templates.template_colours(np.array([2.0, 2.0]), np.array([4.0, 9.0]))
     assert ends[0] == pytest.approx(ends[1])
-
-
-def test_elliptical_template_resembles_the_red_sequence() -> None:
-    for z in (0.2, 0.4, 0.6):
-        colours = templates.template_colours(np.zeros(1), np.array([z]))[0]
-        assert colours == pytest.approx(galaxies.red_sequence(z), abs=0.25)
 
 
 @pytest.mark.parametrize("name", ["mstar", "red_sequence", "template_colours"])
