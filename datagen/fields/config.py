@@ -87,17 +87,27 @@ def check_interval(name: str, values: Sequence[float], low: float, high: float) 
         )
 
 
+def check_keys(
+    name: str, values: Mapping[str, Any], needed: Sequence[str], allowed: Sequence[str]
+) -> None:
+    """Raise `ConfigError` unless ``values`` has all ``needed`` keys and no other than allowed."""
+    wrong = [f"no entry for {key}" for key in needed if key not in values]
+    wrong += [f"an entry for {key}" for key in values if key not in allowed]
+    if wrong:
+        keys = ", ".join(allowed)
+        raise ConfigError(
+            f"expected {name} to have an entry for each of {', '.join(needed) or 'none'}, "
+            f"out of {keys}, but got {', '.join(wrong)}",
+            value=list(values),
+            allowed=keys,
+        )
+
+
 def check_bands(name: str, values: Mapping[str, float], bands: Sequence[str]) -> None:
     """Raise `ConfigError` unless ``values`` has a positive entry for every band."""
-    for band in bands:
-        if band not in values:
-            raise ConfigError(
-                f"expected {name} to have an entry for band {band}, "
-                f"but got {name} for {', '.join(values) or 'none'}",
-                value=list(values),
-                allowed=", ".join(bands),
-            )
-        check_positive(f"{name}.{band}", values[band])
+    check_keys(name, values, bands, BANDS)
+    for band, value in values.items():
+        check_positive(f"{name}.{band}", value)
 
 
 @dataclass
@@ -129,10 +139,13 @@ class EmpiricalConfig:
     field_area_arcmin2: float | None
 
     def __post_init__(self) -> None:
-        self._check_keys("columns", self.columns, ("id", "ra", "dec", "r", "p", "z"))
-        self._check_keys("magnitudes", self.magnitudes, BANDS)
+        columns = ("id", "ra", "dec", "r", "p", "z")
+        check_keys("prior.empirical.columns", self.columns, columns, columns)
+        check_keys("prior.empirical.magnitudes", self.magnitudes, BANDS, BANDS)
+        check_keys("prior.empirical.field_columns", self.field_columns, (), ("z",))
+        needed = BANDS if self.field_file is not None else ()
+        check_keys("prior.empirical.field_magnitudes", self.field_magnitudes, needed, BANDS)
         if self.field_file is not None:
-            self._check_keys("field_magnitudes", self.field_magnitudes, BANDS)
             if self.field_area_arcmin2 is None:
                 raise ConfigError(
                     "expected prior.empirical.field_area_arcmin2 > 0 together with field_file, "
@@ -141,17 +154,6 @@ class EmpiricalConfig:
                     allowed="> 0",
                 )
             check_positive("prior.empirical.field_area_arcmin2", self.field_area_arcmin2)
-
-    @staticmethod
-    def _check_keys(name: str, mapping: Mapping[str, str], keys: Sequence[str]) -> None:
-        missing = [key for key in keys if key not in mapping]
-        if missing:
-            raise ConfigError(
-                f"expected prior.empirical.{name} to map {', '.join(keys)}, "
-                f"but got no entry for {', '.join(missing)}",
-                value=list(mapping),
-                allowed=", ".join(keys),
-            )
 
 
 @dataclass

@@ -11,6 +11,7 @@ from astropy.table import Table
 
 from datagen.errors import DataFormatError
 from datagen.fields.version import FORMAT_VERSION
+from datagen.fields.wcs import tan_cards
 
 CATALOG_COLUMNS = (
     "RA", "DEC", "X", "Y", "MEM", "FLUX_G", "FLUX_R", "FLUX_I", "FLUX_Z", "HLR", "FRACDEV", "G1",
@@ -105,6 +106,10 @@ def _check_datum(datum: object, path: Path, where: str) -> None:
     for key in ("images", "tile_catalog", "redshift_map", "meta"):
         if key not in datum:
             raise _bad(path, f"{where}.{key}", "expected this key, but it is missing")
+    for key in ("tile_catalog", "meta"):
+        if not isinstance(datum[key], dict):
+            got = type(datum[key]).__name__
+            raise _bad(path, f"{where}.{key}", f"expected a mapping, but got {got}")
     _check_meta(datum["meta"], path, f"{where}.meta")
     _check_tensors(datum, path, where)
 
@@ -120,10 +125,27 @@ def _check_meta(meta: Mapping[str, Any], path: Path, where: str) -> None:
         raise _bad(path, f"{where}.format_version", f"expected {FORMAT_VERSION}, but got {version}")
     if meta["cell_px"] < 1:
         raise _bad(path, f"{where}.cell_px", f"expected > 0, but got {meta['cell_px']}")
+    _check_bands(meta, path, where)
+    for key, card in tan_cards(0.0, 0.0, (1, 1), 1.0).items():
+        found = meta["wcs"].get(key)
+        if type(found) is not type(card):
+            name = type(card).__name__
+            raise _bad(path, f"{where}.wcs.{key}", f"expected {name}, but got {found!r}")
+
+
+def _check_bands(meta: Mapping[str, Any], path: Path, where: str) -> None:
+    """Check the values that a field has per band."""
+    bands = meta["bands"]
     for key in ("noise_sigma", "psf_fwhm"):
-        n_values, n_bands = len(meta[key]), len(meta["bands"])
-        if n_values != n_bands:
-            raise _bad(path, f"{where}.{key}", f"expected {n_bands} values, but got {n_values}")
+        values = meta[key]
+        if len(values) != len(bands):
+            reason = f"expected {len(bands)} values, but got {len(values)}"
+            raise _bad(path, f"{where}.{key}", reason)
+        if not all(isinstance(value, float) and 0.0 < value < np.inf for value in values):
+            raise _bad(path, f"{where}.{key}", f"expected numbers > 0, but got {values}")
+    if meta["reference_band"] not in bands:
+        reason = f"expected one of {bands}, but got {meta['reference_band']!r}"
+        raise _bad(path, f"{where}.reference_band", reason)
 
 
 def _check_tensors(datum: Mapping[str, Any], path: Path, where: str) -> None:
@@ -143,9 +165,18 @@ def _check_tensors(datum: Mapping[str, Any], path: Path, where: str) -> None:
             raise _bad(path, name, "expected this key, but it is missing")
         wanted = grid + tuple(bands if size == "bands" else int(size) for size in trailing)
         _check_tensor(datum["tile_catalog"][key], wanted, dtype, path, name)
-    locs = datum["tile_catalog"]["locs"]
+    _check_cells(datum["tile_catalog"], path, f"{where}.tile_catalog")
+
+
+def _check_cells(cells: Mapping[str, Any], path: Path, where: str) -> None:
+    """Check the values of a cell catalog."""
+    locs, weight = cells["locs"], cells["cell_weight"]
     if bool(((locs < 0) | (locs >= 1)).any()):
-        raise _bad(path, f"{where}.tile_catalog.locs", "expected fractions in [0, 1)")
+        raise _bad(path, f"{where}.locs", "expected fractions in [0, 1)")
+    if bool(((weight < 0) | (weight > 1)).any()):
+        raise _bad(path, f"{where}.cell_weight", "expected weights in [0, 1]")
+    if bool(((cells["n_members"] > 0) != cells["membership"]).any()):
+        raise _bad(path, f"{where}.membership", "expected True where n_members > 0, and only there")
 
 
 def _check_tensor(tensor: Any, shape: tuple[int, ...], dtype: str, path: Path, name: str) -> None:  # noqa: ANN401

@@ -70,8 +70,18 @@ def test_prior_settings(prior_config: PriorConfig, change: dict[str, Any], messa
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"columns": {"id": "ID"}}, "got no entry for ra, dec, r, p, z"),
-        ({"magnitudes": {"g": "G"}}, "magnitudes to map g, r, i, z, but got no entry for r, i, z"),
+        ({"columns": {"id": "ID"}}, "but got no entry for ra, no entry for dec, no entry for r,"),
+        (
+            {"magnitudes": {"g": "G"}},
+            "magnitudes to have an entry for each of g, r, i, z, .* got no entry for r,",
+        ),
+        ({"columns": dict.fromkeys(["id", "ra", "dec", "r", "p", "z", "q"], "A")}, "entry for q"),
+        ({"magnitudes": dict.fromkeys("ugriz", "M")}, "out of g, r, i, z, but got an entry for u"),
+        (
+            {"field_columns": {"Z": "Z"}},
+            "field_columns to have .* out of z, but got an entry for Z",
+        ),
+        ({"field_magnitudes": {"y": "M"}}, "field_magnitudes .* but got an entry for y"),
         ({"field_file": "f.csv"}, "field_area_arcmin2 > 0 together with field_file"),
     ],
 )
@@ -97,8 +107,13 @@ def test_image_settings(fields_config: FieldsConfig, change: dict[str, Any], mes
 
 def test_every_band_needs_depth_and_seeing(fields_config: FieldsConfig) -> None:
     shallow = dataclasses.replace(fields_config.image, depth_mag={"g": 24.7})
-    with pytest.raises(ConfigError, match=r"expected image.depth_mag to have an entry for band r"):
+    with pytest.raises(ConfigError, match=r"image.depth_mag to have .* but got no entry for r"):
         dataclasses.replace(fields_config, image=shallow)
+    for name in ("depth_mag", "psf_fwhm_arcsec"):
+        more = {name: getattr(fields_config.image, name) | {"y": 24.0}}
+        further = dataclasses.replace(fields_config.image, **more)
+        with pytest.raises(ConfigError, match=rf"image.{name} .* but got an entry for y"):
+            dataclasses.replace(fields_config, image=further)
     seeing = {"g": -1.0, "r": 1.0, "i": 1.0, "z": 1.0}
     negative = dataclasses.replace(fields_config.image, psf_fwhm_arcsec=seeing)
     with pytest.raises(ConfigError, match=r"psf_fwhm_arcsec.g > 0"):

@@ -270,6 +270,26 @@ def bad_datum(tmp_path: Path, change: Callable[[dict[str, object]], None]) -> st
         (lambda d: d["meta"].update(format_version=99), "format_version: expected 2, but got 99"),
         (lambda d: d["meta"].update(cell_px=0), "[0].meta.cell_px: expected > 0, but got 0"),
         (lambda d: d["meta"]["psf_fwhm"].pop(), "psf_fwhm: expected 2 values, but got 1"),
+        (lambda d: d.update(meta=None), "[0].meta: expected a mapping, but got NoneType"),
+        (lambda d: d.update(tile_catalog=None), "[0].tile_catalog: expected a mapping, but got"),
+        (
+            lambda d: d["tile_catalog"]["cell_weight"].fill_(-3.0),
+            "[0].tile_catalog.cell_weight: expected weights in [0, 1]",
+        ),
+        (
+            lambda d: d["tile_catalog"]["membership"].fill_(True),
+            "[0].tile_catalog.membership: expected True where n_members > 0",
+        ),
+        (
+            lambda d: d["meta"].update(reference_band="q"),
+            "[0].meta.reference_band: expected one of ['g', 'r'], but got 'q'",
+        ),
+        (
+            lambda d: d["meta"].update(noise_sigma=["a", "a"]),
+            "[0].meta.noise_sigma: expected numbers > 0, but got ['a', 'a']",
+        ),
+        (lambda d: d["meta"].update(noise_sigma=[0.0, 0.0]), "noise_sigma: expected numbers > 0"),
+        (lambda d: d["meta"].update(wcs={}), "[0].meta.wcs.CTYPE1: expected str, but got None"),
     ],
 )
 def test_the_message_names_file_and_key(
