@@ -8,7 +8,7 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
-from conf.shadow import HOME, PACKAGES, package_folder
+from skyfold import HOME, PACKAGES, package_folder
 
 DISTRIBUTION = "skyfold"
 OPTIONAL = ("dask", "hydra-submitit-launcher", "hydra-optuna-sweeper", "jupytext")

@@ -16,20 +16,9 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from conf.shadow import check_packages, hidden_package
-
-USER_ERROR = 2
-
-try:
-    from conf import schema
-    from datagen.errors import SkyfoldError
-except ImportError:
-    # Another `datagen` comes first: no error class of ours can be had.
-    message = hidden_package()
-    if message is None:
-        raise
-    sys.stderr.write(f"skyfold: {message}\n")
-    sys.exit(USER_ERROR)
+from conf import schema
+from conf.running import USER_ERROR
+from datagen.errors import SkyfoldError
 
 FOLDER = Path(__file__).resolve().parent
 
@@ -49,22 +38,22 @@ def launch(config_name: str, task: Task) -> None:
 
 
 def datagen() -> None:
-    """Run `skyfold-datagen`."""
+    """Compose `datagen.yaml` and simulate."""
     launch("datagen", _datagen)
 
 
 def train() -> None:
-    """Run `skyfold-train`."""
+    """Compose `train.yaml` and train."""
     launch("train", _train)
 
 
 def predict() -> None:
-    """Run `skyfold-predict`."""
+    """Compose `predict.yaml` and predict survey tiles."""
     launch("predict", _predict)
 
 
 def evaluate() -> None:
-    """Run `skyfold-evaluate`."""
+    """Compose `evaluate.yaml` and score a catalogue."""
     launch("evaluate", _evaluate)
 
 
@@ -100,7 +89,6 @@ def _evaluate(cfg: DictConfig) -> int:
 def _guarded(task: Task, cfg: DictConfig) -> None:
     """Run a task; a user's error becomes one line and exit status 2."""
     try:
-        check_packages()
         schema.check_root(cfg)
         status = task(cfg)
     except SkyfoldError as error:

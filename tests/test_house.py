@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("conf", "datagen", "encoders", "inference")
 MODULES = sorted(p for name in PACKAGES for p in (ROOT / name).rglob("*.py"))
-OURS = [*MODULES, ROOT / "train.py", ROOT / "demo.py", *sorted((ROOT / "benchmarks").glob("*.py"))]
+OURS = [*MODULES, *sorted(ROOT.glob("*.py")), *sorted((ROOT / "benchmarks").glob("*.py"))]
 
 LOWEST = {"datagen.errors", "datagen.files", "datagen.seeds"}
 # Physics and file formats of a simulator, which everyone may import.

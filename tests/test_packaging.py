@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tomllib
@@ -10,8 +11,8 @@ import pytest
 
 
 @pytest.fixture(scope="module")
-def names(root: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """Return the file names inside a wheel built from a copy of the tracked files."""
+def wheel(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a wheel built from a copy of the tracked files."""
     source = tmp_path_factory.mktemp("source")
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
@@ -30,17 +31,24 @@ def names(root: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     subprocess.run(
         [sys.executable, "-c", command, str(target)], cwd=source, check=True, capture_output=True
     )
-    with zipfile.ZipFile(next(target.glob("*.whl"))) as wheel:
-        return wheel.namelist()
+    return next(target.glob("*.whl"))
 
 
-def test_the_wheel_holds_the_four_packages_and_nothing_else(names: list[str]) -> None:
+@pytest.fixture(scope="module")
+def names(wheel: Path) -> list[str]:
+    """Return the file names inside the wheel."""
+    with zipfile.ZipFile(wheel) as content:
+        return content.namelist()
+
+
+def test_the_wheel_holds_the_four_packages_their_starter_and_nothing_else(names: list[str]) -> None:
     top = {name.split("/")[0] for name in names}
     assert {name for name in top if not name.endswith(".dist-info")} == {
         "conf",
         "datagen",
         "encoders",
         "inference",
+        "skyfold.py",
     }
 
 
@@ -57,3 +65,27 @@ def test_the_entry_points_exist(root: Path) -> None:
         module, function = target.split(":")
         text = (root / (module.replace(".", "/") + ".py")).read_text()
         assert f"def {function}(" in text
+
+
+@pytest.mark.parametrize("name", ["conf", "datagen"])
+def test_commands_of_the_wheel_name_what_hides_a_package(
+    wheel: Path, tmp_path: Path, name: str
+) -> None:
+    home, other = tmp_path / "site", tmp_path / "other"
+    with zipfile.ZipFile(wheel) as content:
+        content.extractall(home)
+    (other / name).mkdir(parents=True)
+    (other / name / "__init__.py").write_text("")
+    code = "import sys; sys.argv = ['x', '--help']; from skyfold import validate; validate()"
+    for paths, status in (([home], 0), ([other, home], 2)):
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, paths))},
+        )
+        assert done.returncode == status, done.stderr
+    assert done.stderr.startswith(f"skyfold: the package `{name}` is imported from {other / name}")
+    assert f"hides ours at {home / name}" in done.stderr

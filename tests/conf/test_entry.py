@@ -31,16 +31,18 @@ def call(root: Path, script: str, *arguments: str, cwd: Path) -> subprocess.Comp
 
 @pytest.mark.parametrize("name", ENTRIES)
 @pytest.mark.parametrize("flag", ["--help", "--cfg=job"])
+@pytest.mark.parametrize("is_installed", [False, True])
 def test_quick_answers_import_nothing_heavy(
-    root: Path, tmp_path: Path, name: str, flag: str
+    root: Path, tmp_path: Path, name: str, flag: str, is_installed: bool
 ) -> None:
     script = root / ENTRIES[name]
+    start = f"runpy.run_path({str(script)!r}, run_name='__main__')"
     code = (
         "import runpy, sys\n"
         f"sys.argv = [{str(script)!r}, *{flag.split('=')!r}]\n"
-        f"sys.path.insert(0, {str(script.parent)!r})\n"
+        f"sys.path.insert(0, {str(root if is_installed else script.parent)!r})\n"
         "try:\n"
-        f"    runpy.run_path({str(script)!r}, run_name='__main__')\n"
+        f"    {f'from skyfold import {name}; {name}()' if is_installed else start}\n"
         "finally:\n"
         f"    heavy = [name for name in {HEAVY!r} if name in sys.modules]\n"
         "    sys.stderr.write('HEAVY ' + ' '.join(heavy) + '\\n')\n"
@@ -81,22 +83,6 @@ def test_a_wrong_command_gets_one_clear_message(
     assert "Traceback" not in done.stderr
 
 
-def test_another_package_in_our_place_is_named(root: Path, tmp_path: Path) -> None:
-    (tmp_path / "encoders").mkdir()
-    (tmp_path / "encoders" / "__init__.py").write_text("")
-    code = (
-        "import sys\n"
-        f"sys.path[:0] = [{str(tmp_path)!r}, {str(root)!r}]\n"
-        "from conf.shadow import check_packages\n"
-        "check_packages()\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
-    assert "the package `encoders` is imported from" in done.stderr
-    assert f"hides ours at {root / 'encoders'}" in done.stderr
-
-
 def test_doctor_reports_versions_packages_devices_and_data(root: Path, tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "conf.doctor"],
@@ -111,24 +97,49 @@ def test_doctor_reports_versions_packages_devices_and_data(root: Path, tmp_path:
         assert expected in done.stdout
 
 
-@pytest.mark.parametrize("name", ["datagen", "encoders"])
+COMMANDS = ("datagen", "train", "predict", "evaluate", "validate", "doctor")
+
+
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [
+        *(("conf", command) for command in COMMANDS),
+        *(("datagen", command) for command in COMMANDS[:-1]),
+        ("encoders", "datagen"),
+        ("inference", "validate"),
+    ],
+)
 def test_an_installed_command_names_what_hides_a_package(
-    root: Path, tmp_path: Path, name: str
+    root: Path, tmp_path: Path, name: str, command: str
 ) -> None:
-    (tmp_path / name).mkdir()
-    (tmp_path / name / "__init__.py").write_text("")
-    done = subprocess.run(
-        [sys.executable, "-c", "from conf.entry import datagen; datagen()"],
-        cwd=tmp_path,
+    done = installed(root, tmp_path, name, command)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"skyfold: the package `{name}` is imported from {tmp_path}")
+    assert f"which hides ours at {root / name}" in done.stderr
+    assert done.stderr.endswith("(`make doctor` tells more)\n")
+    assert done.stderr.count("\n") == 1
+
+
+def test_doctor_itself_reports_a_hidden_package(root: Path, tmp_path: Path) -> None:
+    done = installed(root, tmp_path, "datagen", "doctor")
+    assert done.returncode == 1
+    assert f"PROBLEM                      `datagen` is imported from {tmp_path}" in done.stdout
+
+
+def installed(
+    root: Path, folder: Path, hidden: str, command: str
+) -> subprocess.CompletedProcess[str]:
+    """Run what the script of an installed command runs, where one of our packages is hidden."""
+    (folder / hidden).mkdir()
+    (folder / hidden / "__init__.py").write_text("")
+    return subprocess.run(
+        [sys.executable, "-c", f"from skyfold import {command}; {command}()"],
+        cwd=folder,
         capture_output=True,
         text=True,
         check=False,
-        env=os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{root}"},
+        env=os.environ | {"PYTHONPATH": f"{folder}{os.pathsep}{root}"},
     )
-    assert done.returncode == 2
-    assert done.stderr.startswith(f"skyfold: the package `{name}` is imported from {tmp_path}")
-    assert done.stderr.endswith("(`make doctor` tells more)\n")
-    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(
