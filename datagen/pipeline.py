@@ -75,6 +75,10 @@ class JobSettings:
         """Return patterns of the files that the simulator makes, relative to its folder."""
         return ()
 
+    def expected_bytes(self) -> float:
+        """Return about how much all files together take; 0 where that is not known."""
+        return 0.0
+
     def makes_everything(self) -> bool:
         """Tell whether all phases are selected."""
         return True
@@ -134,6 +138,8 @@ def run(settings: JobSettings) -> dict[str, int]:
     folder = Path(settings.data_dir)
     phases = settings.build_phases()
     _claim(folder, settings)
+    if settings.expected_bytes():
+        log.info("%s: %.3g GB when all is made", folder, settings.expected_bytes() / 1e9)
     manifest = Manifest(folder, settings)
     counts = {"made": 0, "skipped": 0}
     for phase in phases:

@@ -366,6 +366,12 @@ class FieldsConfig(JobSettings):
         """Give patterns of the files of the three phases."""
         return ["catalogs/field_*", "images/field_*", "file_data/file_data_*"]
 
+    def expected_bytes(self) -> float:
+        """Give the size of the float32 images, stored as FITS and again in file data."""
+        copies = len({"image", "datum"} & set(self.phases))
+        n_fields = self.nfiles * self.n_catalogs_per_file
+        return 4.0 * copies * n_fields * len(self.bands) * self.image_size**2
+
     def makes_everything(self) -> bool:
         """Tell whether all phases are selected."""
         return set(self.phases) == set(PHASES)

@@ -69,6 +69,19 @@ def test_three_phases_fill_three_folders(config: FieldsConfig) -> None:
     assert len(read_clusters(folder / "catalogs" / "field_000001_clusters.ecsv").colnames) == 12
 
 
+def test_the_size_is_told_before_the_work(
+    config: FieldsConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO"):
+        pipeline.run(config)
+    folder = Path(config.data_dir)
+    n_bytes = sum(path.stat().st_size for path in folder.glob("[if]*/*"))
+    assert config.expected_bytes() == pytest.approx(n_bytes, rel=0.1)
+    assert (
+        caplog.messages[0] == f"{folder}: {config.expected_bytes() / 1e9:.3g} GB when all is made"
+    )
+
+
 def test_catalog_positions_are_those_of_the_image_header(config: FieldsConfig) -> None:
     pipeline.run(dataclasses.replace(config, phases=["catalog", "image"]))
     sources = read_catalog(catalog_path(Path(config.data_dir), 1))
