@@ -22,7 +22,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torchmetrics.functional.classification import binary_average_precision
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
@@ -69,6 +68,8 @@ def main() -> None:
     parser.add_argument("--checkpoint", type=Path, default=Path("outputs/membership/best.ckpt"))
     parser.add_argument("--output", type=Path, default=Path("outputs/membership/comparison.json"))
     options = parser.parse_args()
+    # Fields are small: more threads wait for each other longer than they save.
+    torch.set_num_threads(1)
     try:
         result = compare(options.data_dir, options.checkpoint)
         write_json(options.output, result)
@@ -260,25 +261,40 @@ def _contrasts(
     return [red_sequence.contrast(c, level, settings) for c in counts]
 
 
-def average_precision(scores: Sequence[Array], fields: Sequence[Field]) -> float:
-    """Return the average precision over all cells of some fields that count."""
+def average_precision(
+    scores: Sequence[Array], fields: Sequence[Field], times: NDArray[np.int64] | None = None
+) -> float:
+    """Return the average precision over all cells of some fields that count.
+
+    `sum_n (R_n - R_(n-1)) P_n` over the thresholds n, from high to low.
+
+    Args:
+        scores: Of any range, one array (ny, nx) per field.
+        fields: The fields.
+        times: How often each field is drawn, shape (n_fields,); None for once.
+    """
     pairs = [
         (s[f.is_counted], f.membership[f.is_counted]) for s, f in zip(scores, fields, strict=True)
     ]
     values, labels = (np.concatenate(part) for part in zip(*pairs, strict=True))
-    # Ranks: the metric would put scores outside [0, 1] through a sigmoid, which creates ties.
-    ranks = np.unique(values, return_inverse=True)[1] / len(values)
-    return float(binary_average_precision(torch.from_numpy(ranks), torch.from_numpy(labels).int()))
+    drawn = np.ones(len(fields), int) if times is None else times
+    weight = np.repeat(drawn, [len(part) for part, _ in pairs])
+    order = np.argsort(-values, kind="stable")
+    # Cells of one score pass a threshold together.
+    is_last = np.append(np.diff(values[order]) != 0, True)
+    n_true = np.cumsum((weight * labels)[order])[is_last]
+    n_chosen = np.cumsum(weight[order])[is_last]
+    gained = np.diff(n_true, prepend=0) / n_true[-1]
+    return float((gained * n_true / np.maximum(n_chosen, 1)).sum())
 
 
 def summarise(scores: dict[str, list[Array]], fields: Sequence[Field]) -> dict[str, Any]:
     """Return average precisions, their bootstrap intervals and those of the differences."""
-    rng = np.random.default_rng(0)
-    draws = rng.integers(len(fields), size=(N_BOOTSTRAP, len(fields)))
+    n = len(fields)
+    draws = np.random.default_rng(0).integers(n, size=(N_BOOTSTRAP, n))
+    times = [np.bincount(draw, minlength=n) for draw in draws]
     samples = {
-        name: np.array(
-            [average_precision([s[i] for i in d], [fields[i] for i in d]) for d in draws]
-        )
+        name: np.array([average_precision(s, fields, drawn) for drawn in times])
         for name, s in scores.items()
     }
     counted = np.concatenate([f.membership[f.is_counted] for f in fields])

@@ -61,6 +61,14 @@ def test_average_precision_is_the_sum_over_thresholds(decimals: int, shift: floa
     assert found == pytest.approx(step_by_step(values, labels), abs=1e-6)
 
 
+def test_a_field_drawn_twice_counts_twice() -> None:
+    fields = make_fields(3, 0.4)
+    rng = np.random.default_rng(3)
+    scores = [rng.normal(f.membership, 1.0) for f in fields]
+    twice = average_precision([scores[k] for k in (0, 0, 2)], [fields[k] for k in (0, 0, 2)])
+    assert average_precision(scores, fields, np.array([2, 0, 1])) == pytest.approx(twice)
+
+
 def test_cells_without_weight_do_not_count() -> None:
     fields = make_fields(2, 0.4)
     scores = [f.membership.astype(float) for f in fields]
