@@ -232,6 +232,8 @@ def test_a_gathering_job_runs_each_time(tmp_path: Path) -> None:
         settings = make(tmp_path, nfiles=n_files)
         pipeline.run(Gathering(**{f: getattr(settings, f) for f in Numbers.__dataclass_fields__}))
         assert (tmp_path / "all.txt").read_text() == str(n_files)
+    # Each shard writes the same file: the size that one of them saw says nothing.
+    assert "all.txt" not in pipeline.read_manifest(tmp_path)
 
 
 def test_an_error_in_a_worker_comes_home_whole(tmp_path: Path) -> None:

@@ -298,9 +298,21 @@ def test_bytes_do_not_depend_on_the_number_of_tiles_or_shards(
 
 
 def test_a_folder_is_right_whichever_shard_ran_first(survey_config: SurveyConfig) -> None:
-    config = dataclasses.replace(survey_config, phases=["catalog", "truth"])
+    prior = dataclasses.replace(
+        survey_config.prior,
+        cluster_fraction=1.0,
+        redshift_range=[0.7, 0.8],
+        group_redshift_range=[0.7, 0.9],
+        galaxy_density_arcmin2=0.0,
+    )
+    config = dataclasses.replace(
+        survey_config, prior=prior, image_size=700, patch_deg=0.03, phases=["catalog", "truth"]
+    )
+    n_clusters = []
     for shard in (1, 0):
         pipeline.run(dataclasses.replace(config, shard=[shard, 2]))
+        n_clusters.append(len(read_clusters(Path(config.data_dir) / "truth_clusters.ecsv")))
+    assert 0 < n_clusters[0] < n_clusters[1]
     assert "3 cluster tables" in validate_folder(Path(config.data_dir))
 
 
