@@ -17,10 +17,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from conf import schema
+from conf.help import FLAGS, FOLDER, help_text
 from conf.running import USER_ERROR
 from datagen.errors import SkyfoldError
-
-FOLDER = Path(__file__).resolve().parent
 
 Task = Callable[[DictConfig], int]
 
@@ -32,6 +31,10 @@ def launch(config_name: str, task: Task) -> None:
         config_name: A primary config in `conf/`, without suffix.
         task: Does the work and returns the exit status.
     """
+    if FLAGS & set(sys.argv[1:]):
+        # Hydra's own help looks through all its groups, which takes longer than all the rest.
+        sys.stdout.write(help_text(config_name, Path(sys.argv[0]).name))
+        return
     schema.register()
     decorate = hydra.main(version_base="1.3", config_path=str(FOLDER), config_name=config_name)
     decorate(functools.partial(_guarded, task))()

@@ -57,7 +57,7 @@ def _take(maps: Tensor, place: Tensor) -> Tensor:
     """Return the values of maps (B, C, H, W) at flat places (B, 1, h, w), shape (B, C, h, w)."""
     batch, channels = maps.shape[:2]
     index = place.flatten(2).expand(batch, channels, -1)
-    return maps.flatten(2).gather(2, index).unflatten(2, place.shape[-2:])
+    return maps.flatten(2).gather(2, index).reshape(batch, channels, *place.shape[-2:])
 
 
 def aperture_maps(signal: Tensor) -> Tensor:

@@ -51,8 +51,15 @@ def test_quick_answers_import_nothing_heavy(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
     )
     assert done.stderr.split("HEAVY")[-1].strip() == ""
-    assert "task_name" in done.stdout
+    assert ("usage: " if flag == "--help" else "task_name") in done.stdout
     assert list(tmp_path.iterdir()) == []
+
+
+def test_help_lists_groups_with_their_choices(root: Path, tmp_path: Path) -> None:
+    said = call(root, "train.py", "model=none", "--help", cwd=tmp_path).stdout
+    assert said.startswith("Trains an encoder.\n\nusage: train.py [group=choice ...]")
+    assert "model       membership       of membership, membership_reference\n" in said
+    assert "logger      tensorboard      of csv, none, tensorboard\n" in said
 
 
 @pytest.mark.parametrize(
