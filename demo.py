@@ -29,7 +29,7 @@ STEPS = {
     "simulate fields": [
         "datagen/run.py",
         "data_gen=fields",
-        "data_gen.nfiles=300",
+        "data_gen.nfiles=280",
         "data_gen.n_catalogs_per_file=1",
         "data_gen.image_size=1024",
         "data_gen.tile_size=128",

@@ -15,6 +15,7 @@ import functools
 import re
 import sys
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ from encoders.fields.normalize import estimate_background
 
 Array = NDArray[np.float64]
 N_BOOTSTRAP = 1000
+N_THREADS = 2
 # The colours of the red sequence are g-r, r-i, i-z, and i decides which galaxies are bright.
 RED_SEQUENCE_BANDS = ("g", "r", "i", "z")
 USER_ERROR = 2
@@ -102,6 +104,9 @@ def compare(data_dir: Path, checkpoint: Path) -> dict[str, Any]:
     for field in (*val, *test):
         channels(field, RED_SEQUENCE_BANDS)
     scores = {"encoder": [encoder_scores(module, field, card["bands"]) for field in test]}
+    with ThreadPoolExecutor(N_THREADS) as pool:
+        # Filters release the interpreter; every field is looked at only once.
+        list(pool.map(_detections, (*val, *test)))
     detected = functools.partial(detected_counts, cells=card["cell_px"])
     scores["baseline"], settings = density_scores(detected, val, test)
     true = functools.partial(true_counts, data_dir=data_dir, cells=card["cell_px"])
