@@ -31,7 +31,7 @@ STEPS = {
         "data_gen=fields",
         "data_gen.nfiles=280",
         "data_gen.n_catalogs_per_file=1",
-        "data_gen.image_size=1024",
+        "data_gen.image_size=896",
         "data_gen.tile_size=128",
         "data_gen.prior.centre_margin_px=0",
         *PRIOR,
