@@ -74,12 +74,17 @@ def load_with_sha256(path: Path, task: str) -> tuple[LightningModule, str]:
     return module.eval().requires_grad_(False), hashlib.sha256(data).hexdigest()
 
 
-def check_resumable(path: Path) -> dict[str, Any]:
+def check_resumable(path: Path, limits: Mapping[str, int | None] | None = None) -> dict[str, Any]:
     """Return the hyper-parameters of a checkpoint file that a training can go on from.
+
+    Args:
+        path: The checkpoint.
+        limits: Where the training shall end: `max_steps` and `max_epochs`, -1 or None for no limit.
 
     Raises:
         DataNotFoundError: The file is missing.
         CheckpointError: It is corrupt, carries more than data, or has no state of a training.
+        ConfigError: It has reached one of the limits.
     """
     if not path.is_file():
         raise DataNotFoundError(
@@ -90,6 +95,15 @@ def check_resumable(path: Path) -> dict[str, Any]:
     content = _content(path, _bytes(path))
     if "optimizer_states" not in content:
         raise CheckpointError(f"checkpoint {path} holds no state of a training", str(path))
+    done = {"max_steps": content.get("global_step", 0), "max_epochs": content.get("epoch", -1) + 1}
+    for name, limit in (limits or {}).items():
+        if limit is not None and 0 <= limit <= done[name]:
+            raise ConfigError(
+                f"expected trainer.{name} > {done[name]} (or -1 for no limit), because {path} has "
+                f"come so far, but got {name} = {limit}",
+                limit,
+                f"> {done[name]}",
+            )
     hparams = content.get(HPARAMS)
     return dict(hparams) if isinstance(hparams, dict) else {}
 

@@ -45,7 +45,8 @@ def train(cfg: DictConfig) -> dict[str, float]:
     check_sweep("trainer", cfg.trainer.devices, cfg.trainer.strategy)
     folder = run_folder(cfg)
     check_writable(folder)
-    resumed = None if cfg.ckpt_path is None else check_resumable(Path(cfg.ckpt_path))
+    limits = {name: cfg.trainer.get(name) for name in ("max_steps", "max_epochs")}
+    resumed = None if cfg.ckpt_path is None else check_resumable(Path(cfg.ckpt_path), limits)
     quiet_lightning()
     # Workers are seeded by their loaders; the environment is left as it is.
     seed_everything(cfg.seed, verbose=False)

@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 TASK = "membership"
 # Every file of a folder must agree on these, or a batch would mix different things.
 COMMON_KEYS = ("bands", "pixel_scale", "zero_point", "cell_px")
+_COUNTS = ("n_cells", "n_members")
 # What flips and turns with a field.
 TURNED = ("images", "sources", "redshift_map", "membership", "weight")
 # Memory maps are cheap, but each one counts against the limit of the process.
@@ -263,9 +264,20 @@ class FieldsDataModule(LightningDataModule):
         return bands
 
     def card(self) -> dict[str, Any]:
-        """Describe the data in plain values: what an encoder trained on them is for."""
+        """Describe the data in plain values: what an encoder trained on them is for.
+
+        Raises:
+            ConfigError: No training cell holds a member.
+        """
         layout, train = self.files[0].layout, self.files_of["train"]
-        n_cells = sum(file.n_cells for file in train)
+        n_cells, n_members = (sum(getattr(f, key) for f in train) for key in _COUNTS)
+        if not n_members:
+            raise ConfigError(
+                f"expected training cells with members, but none of the {n_cells:.0f} cells in "
+                f"{self.data_dir} that are to train has one; make more fields (data_gen.nfiles), "
+                "or others (data_gen.prior.cluster_fraction, data_gen.prior.centre_margin_px)",
+                n_members,
+            )
         identity = {file.path.name: [file.config_hash, file.path.stat().st_size] for file in train}
         return {
             "task": TASK,
@@ -274,7 +286,7 @@ class FieldsDataModule(LightningDataModule):
             "zero_point": float(layout["zero_point"]),
             "cell_px": int(layout["cell_px"]),
             "data_hash": content_hash(identity),
-            "prevalence": sum(file.n_members for file in train) / max(n_cells, 1.0),
+            "prevalence": n_members / n_cells,
             "splits": dict(self.splits),
             "split_seed": self.options.seed,
         }

@@ -17,7 +17,7 @@ class EvaluateSettings:
         prediction_dir: Output folder of a prediction.
         output_dir: Where tables and plots go.
         reference: Truth or reference catalogue.
-        columns: Our column names -> names in the catalogue, where they are not recognised.
+        columns: Our column names -> names in the catalogue; None where they are recognised.
         sources: Source catalogue of a survey tile below the prediction's input folder, with
             `{tile}`; cell metrics are left out where it does not exist.
         match_radius_arcmin: Largest separation of a match [arcmin].
@@ -47,7 +47,7 @@ class EvaluateSettings:
     redshift_bins: list[float]
     score_bins: list[float]
     n_plots: int
-    columns: dict[str, str] = field(default_factory=dict)
+    columns: dict[str, str | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.match_radius_arcmin <= 0:

@@ -69,7 +69,7 @@ class ReferenceCatalog:
         )
 
 
-def read_reference(path: Path, columns: Mapping[str, str] | None = None) -> ReferenceCatalog:
+def read_reference(path: Path, columns: Mapping[str, str | None] | None = None) -> ReferenceCatalog:
     """Read a cluster catalogue.
 
     Args:
@@ -83,7 +83,8 @@ def read_reference(path: Path, columns: Mapping[str, str] | None = None) -> Refe
         ConfigError: The column map names what is unknown.
     """
     table = _read_table(path)
-    found = _columns(table, dict(columns or {}), path)
+    wanted = {name: column for name, column in (columns or {}).items() if column is not None}
+    found = _columns(table, wanted, path)
     table = _with_positions(table, found, path)
     if "pmem" in found:
         return _from_members(table, found)
@@ -150,7 +151,7 @@ def _columns(table: Table, wanted: dict[str, str], path: Path) -> dict[str, str]
             raise DataFormatError(
                 f"{path.name} has no column {wanted.get(ours, ours)}; it has "
                 f"{', '.join(table.colnames)}; evaluate.columns maps names "
-                "(evaluate.columns.ra=...)",
+                "(such as evaluate.columns.ra=ALPHA)",
                 value=wanted.get(ours, ours),
                 allowed=tuple(table.colnames),
             )

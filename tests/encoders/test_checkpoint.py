@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from datagen.errors import CheckpointError, DataNotFoundError
+from datagen.errors import CheckpointError, ConfigError, DataNotFoundError
 from encoders.checkpoint import (
     check_resumable,
     check_same_training,
@@ -226,6 +226,17 @@ def test_resuming_needs_the_state_of_a_training(tmp_path: Path, content: dict[st
         check_resumable(saved(tmp_path, content))
     with pytest.raises(DataNotFoundError, match=r"expected ckpt_path .*last\.ckpt"):
         check_resumable(tmp_path / "none.ckpt")
+
+
+def test_a_training_that_has_reached_its_end_is_not_resumed(
+    tmp_path: Path, content: dict[str, Any]
+) -> None:
+    path = saved(tmp_path, {**content, "optimizer_states": [], "global_step": 20, "epoch": 4})
+    check_resumable(path, {"max_steps": 21, "max_epochs": -1})
+    with pytest.raises(ConfigError, match=r"trainer.max_steps > 20 .* but got max_steps = 20"):
+        check_resumable(path, {"max_steps": 20, "max_epochs": None})
+    with pytest.raises(ConfigError, match=r"trainer.max_epochs > 5 .* but got max_epochs = 3"):
+        check_resumable(path, {"max_steps": -1, "max_epochs": 3})
 
 
 def test_encoder_and_sha256_come_from_the_same_bytes(

@@ -56,6 +56,16 @@ def test_card_describes_the_training_files(fields_dir: Path) -> None:
     assert (card["splits"], card["split_seed"]) == (SPLITS, 0)
 
 
+def test_fields_without_a_member_are_refused(tmp_path: Path) -> None:
+    for path in write_dummy_file_data(tmp_path, 12, 64, 32, ["g", "r"], seed=0):
+        data = read_file_data(path)
+        data[0]["tile_catalog"]["membership"].zero_()
+        path.unlink()  # the tensors are mapped from the file
+        write_file_data(path, data)
+    with pytest.raises(ConfigError, match=r"none of the \d+ cells in .* make more fields"):
+        module(tmp_path).card()
+
+
 def test_bands_in_another_order(fields_dir: Path) -> None:
     plain = next(iter(module(fields_dir).val_dataloader()))
     other = next(iter(module(fields_dir, bands=["r"]).val_dataloader()))

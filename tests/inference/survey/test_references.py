@@ -40,7 +40,7 @@ def test_any_table_through_a_column_map(tmp_path: Path) -> None:
     table = Table({"alpha": [1.0], "delta": [2.0], "zphot": [0.5]})
     with gzip.open(tmp_path / "c.csv.gz", "wt") as stream:
         table.write(stream, format="ascii.csv")
-    columns = {"ra": "ALPHA", "dec": "delta", "redshift": "zphot"}
+    columns = {"ra": "ALPHA", "dec": "delta", "redshift": "zphot", "richness": None}
     clusters = read_reference(tmp_path / "c.csv.gz", columns)
     assert (clusters.sky.ra[0], clusters.sky.dec[0], clusters.sky.redshift[0]) == (1.0, 2.0, 0.5)
     assert np.isnan(clusters.richness).all()
