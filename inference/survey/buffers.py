@@ -23,13 +23,17 @@ class Buffers:
         self._shape: tuple[int, ...] = ()
         self._free: list[NDArray[np.float32]] = []
 
-    def lend(self, shape: tuple[int, ...]) -> Tensor:
-        """Return a float32 tensor with any content; memory of other shapes is given back."""
+    def lend(self, shape: tuple[int, ...], n: int) -> Tensor:
+        """Return the first n parts of a float32 tensor of a shape, with any content.
+
+        Memory of other shapes is given back.
+        """
         if shape != self._shape:
             self._shape, self._free = shape, []
         memory = self._free.pop() if self._free else np.empty(shape, np.float32)
-        # The tensor holds the view, and all its slices and aliases hold the same storage.
-        view = memory[:]
+        # The tensor holds the view, and all its slices and aliases hold the same storage. A slice
+        # of a tensor would hold that tensor, too, and `set_` on it would free nothing.
+        view = memory[:n]
         weakref.finalize(view, self._free.append, memory).atexit = False
         return torch.from_numpy(view)
 

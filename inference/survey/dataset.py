@@ -114,7 +114,7 @@ def tile_batches(
         numbers = list(range(first, min(first + source.batch_size, len(starts))))
         levels = [np.repeat(a[None], len(numbers), 0) for a in (reader.background, reader.sigma)]
         batch: Batch = {
-            "images": buffers.lend(shape)[: len(numbers)],
+            "images": buffers.lend(shape, len(numbers)),
             "background": torch.from_numpy(levels[0]),
             "sigma": torch.from_numpy(levels[1]),
             "tile": name,
