@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,8 +14,11 @@ from numpy.typing import NDArray
 from torch.utils.data import IterableDataset, get_worker_info
 
 from datagen.errors import DataFormatError
-from inference.survey.reading import TileReader, WholeTileReader
+from inference.survey.buffers import Buffers, read_ahead
+from inference.survey.masking import MaskCount
+from inference.survey.reading import TileReader, open_tile
 from inference.survey.records import OutputPaths, note_failure
+from inference.survey.sections import strips
 from inference.survey.settings import SurveySettings
 from inference.survey.tiles import Tile, shard
 from inference.survey.windows import WindowPlan, WindowShape
@@ -32,6 +36,7 @@ class TileSource:
         windows: Size and step of windows.
         batch_size: Windows in a batch.
         paths: Where failures are noted.
+        prefetch: Batches that a thread reads ahead.
     """
 
     survey: SurveySettings
@@ -39,18 +44,22 @@ class TileSource:
     windows: WindowShape
     batch_size: int
     paths: OutputPaths
+    prefetch: int = 0
 
 
 class WindowDataset(IterableDataset[Batch]):
     """Yields whole batches of windows; no batch holds windows of two survey tiles.
 
     What a batch holds depends on the survey tile and the batch size alone, never on ranks or
-    workers. A survey tile that cannot be read is noted and left out. Keys of a batch:
-        images: float32 (B, C, h, w) [counts]; masked and padded pixels hold the background.
+    workers. A survey tile that cannot be read is noted and left out; if it turns out on the way,
+    the next batch says so. Keys of a batch:
+        images: float32 (B, C, h, w) [counts]; masked and padded pixels hold the background. The
+            memory is used again when nobody refers to it any more.
         background, sigma: float32 (B, C) [counts], the same for the whole survey tile.
         tile: its name; windows: numbers of the windows in `WindowPlan.starts`; tile_shape (H, W).
         footer: None, but in the last batch of a survey tile what is known about it: WCS cards,
             mask fraction of each cell, seconds.
+        given_up: names of survey tiles of which there were batches, but will be no more.
 
     Args:
         source: How to read.
@@ -63,58 +72,100 @@ class WindowDataset(IterableDataset[Batch]):
         self._tiles = list(tiles)
 
     def __iter__(self) -> Iterator[Batch]:
+        return read_ahead(self._batches(), self._source.prefetch)
+
+    def _batches(self) -> Generator[Batch]:
         worker = get_worker_info()
         rank, world = (0, 1) if worker is None else (worker.id, worker.num_workers)
+        buffers = Buffers()
+        given_up: list[str] = []
         for tile in shard(self._tiles, rank, world):
-            start = time.perf_counter()
             try:
-                reader = WholeTileReader(tile, self._source.survey, self._source.zero_point)
+                for batch in self._tile(tile, buffers):
+                    batch["given_up"], given_up = given_up, []
+                    yield batch
+                    # The frame of a generator would keep it while the next one is made.
+                    del batch
             except DataFormatError as error:
                 note_failure(self._source.paths, tile.name, str(error))
-                continue
-            yield from tile_batches(reader, tile.name, self._source, time.perf_counter() - start)
-            # Two tiles at once would double the memory.
-            del reader
+                given_up.append(tile.name)
+
+    def _tile(self, tile: Tile, buffers: Buffers) -> Iterator[Batch]:
+        start = time.perf_counter()
+        reader = open_tile(tile, self._source.survey, self._source.zero_point)
+        seconds = time.perf_counter() - start
+        with contextlib.closing(reader):
+            yield from tile_batches(reader, tile.name, self._source, seconds, buffers)
 
 
 def tile_batches(
-    reader: TileReader, name: str, source: TileSource, read_seconds: float
+    reader: TileReader,
+    name: str,
+    source: TileSource,
+    read_seconds: float,
+    buffers: Buffers,
 ) -> Iterator[Batch]:
     """Yield the batches of one survey tile, its windows in the order of the plan."""
     plan = WindowPlan(reader.shape, source.windows)
-    starts = plan.starts
+    starts, mask = plan.starts, MaskCount(plan)
+    shape = (source.batch_size, len(reader.background), *plan.window_shape)
     for first in range(0, len(starts), source.batch_size):
+        begin = time.perf_counter()
         numbers = list(range(first, min(first + source.batch_size, len(starts))))
-        is_last = numbers[-1] == len(starts) - 1
         levels = [np.repeat(a[None], len(numbers), 0) for a in (reader.background, reader.sigma)]
-        yield {
-            "images": torch.from_numpy(cut(reader, plan, [starts[n] for n in numbers])),
+        batch: Batch = {
+            "images": buffers.lend(shape, len(numbers)),
             "background": torch.from_numpy(levels[0]),
             "sigma": torch.from_numpy(levels[1]),
             "tile": name,
             "windows": numbers,
             "tile_shape": reader.shape,
-            "footer": _footer(reader, plan, read_seconds) if is_last else None,
+            "footer": None,
         }
+        cut(reader, plan, [starts[n] for n in numbers], batch["images"].numpy(), mask)
+        read_seconds += time.perf_counter() - begin
+        if numbers[-1] == len(starts) - 1:
+            batch["footer"] = {
+                "cards": dict(reader.cards),
+                "mask_fraction": mask.fraction(),
+                "read_seconds": read_seconds,
+            }
+        yield batch
+        del batch
 
 
 def cut(
-    reader: TileReader, plan: WindowPlan, starts: Sequence[tuple[int, int]]
+    reader: TileReader,
+    plan: WindowPlan,
+    starts: Sequence[tuple[int, int]],
+    out: NDArray[np.float32] | None = None,
+    mask: MaskCount | None = None,
 ) -> NDArray[np.float32]:
     """Return the windows at `starts`, shape (B, C, h, w) [counts].
 
     Padding and masked pixels hold the background, which the encoder sees as zero.
+
+    Args:
+        reader: The survey tile.
+        plan: Its windows.
+        starts: First (row, column) of each window [px].
+        out: Where to put them, or None.
+        mask: Counts the masked pixels, or None.
     """
-    height, width = plan.window_shape
-    bands = len(reader.background)
-    windows = np.empty((len(starts), bands, height, width), np.float32)
-    for window, (row, column) in zip(windows, starts, strict=True):
-        part = reader.section(slice(row, row + height), slice(column, column + width))
-        for image, pixels, level in zip(window, part, reader.background, strict=True):
-            image.fill(level)
-            rows, columns = pixels.shape
-            np.copyto(image[:rows, :columns], pixels, where=np.isfinite(pixels))
-    return windows
+    if out is None:
+        out = np.empty((len(starts), len(reader.background), *plan.window_shape), np.float32)
+    for window, (row, column) in zip(out, starts, strict=True):
+        rows = slice(row, min(row + window.shape[1], plan.tile_shape[0]))
+        columns = slice(column, min(column + window.shape[2], plan.tile_shape[1]))
+        height, width = rows.stop - row, columns.stop - column
+        reader.read(rows, columns, window[:, :height, :width])
+        for image, level in zip(window, reader.background, strict=True):
+            image[height:] = level
+            image[:height, width:] = level
+        masked = _replace_masked(window[:, :height, :width], reader.background)
+        if mask is not None:
+            mask.add((row, column), masked)
+    return out
 
 
 def cell_coverage(plan: WindowPlan) -> NDArray[np.float32]:
@@ -127,24 +178,15 @@ def cell_coverage(plan: WindowPlan) -> NDArray[np.float32]:
     return np.outer(axes[0], axes[1]).astype(np.float32)
 
 
-def cell_mask_fraction(reader: TileReader, plan: WindowPlan) -> NDArray[np.float32]:
-    """Return which fraction of each cell's pixels is masked in any band, `plan.grid_shape`."""
-    cell = plan.shape.cell_px
-    rows, columns = plan.grid_shape
-    result = np.empty((rows, columns), np.float32)
-    edges = np.arange(columns) * cell
-    for row in range(rows):
-        strip = reader.section(slice(row * cell, (row + 1) * cell), slice(None))
-        bad = ~np.isfinite(strip).all(axis=0)
-        masked = np.add.reduceat(bad.sum(axis=0), edges)
-        n_pixels = bad.shape[0] * np.minimum(plan.tile_shape[1] - edges, cell)
-        result[row] = masked / n_pixels
-    return result
-
-
-def _footer(reader: TileReader, plan: WindowPlan, read_seconds: float) -> dict[str, Any]:
-    return {
-        "cards": dict(reader.cards),
-        "mask_fraction": cell_mask_fraction(reader, plan),
-        "read_seconds": read_seconds,
-    }
+def _replace_masked(
+    window: NDArray[np.float32], background: NDArray[np.float32]
+) -> NDArray[np.bool_]:
+    """Put the background where a band is masked; return where any band is, shape (h, w)."""
+    masked = np.zeros(window.shape[1:], bool)
+    for image, level in zip(window, background, strict=True):
+        for rows in strips(len(image)):
+            lost = ~np.isfinite(image[rows])
+            if lost.any():
+                np.copyto(image[rows], level, where=lost)
+                masked[rows] |= lost
+    return masked

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from lightning import LightningDataModule, LightningModule
 from torch.utils.data import DataLoader
 
 from datagen import files
 from datagen.errors import CheckpointError, ConfigError
+from inference.survey.bands import SCALE_TOLERANCE, check_zero_point
 from inference.survey.blending import correct_prevalence
 from inference.survey.candidates import CandidateRule
 from inference.survey.collect import collect
 from inference.survey.dataset import Batch, TileSource, WindowDataset
-from inference.survey.reading import SCALE_TOLERANCE, check_zero_point
 from inference.survey.records import OutputPaths, check_run, is_done, remove, tile_hash
 from inference.survey.settings import PredictSettings, SurveySettings, survey_values
 from inference.survey.tiles import Tile, list_tiles, shard
@@ -27,6 +28,8 @@ from inference.survey.windows import WindowShape
 from inference.survey.writer import Correction, Product, TileWriter
 
 log = logging.getLogger(__name__)
+
+_MORE_THAN_ANY_SURVEY = 1 << 40
 
 
 class SurveyRun:
@@ -67,7 +70,12 @@ class SurveyRun:
         check_run(self.paths, self.run, settings.overwrite)
         _check_writable(self.paths.root)
         self._source = TileSource(
-            survey, float(card["zero_point"]), self.windows, settings.batch_size, self.paths
+            survey=survey,
+            zero_point=float(card["zero_point"]),
+            windows=self.windows,
+            batch_size=settings.batch_size,
+            paths=self.paths,
+            prefetch=settings.prefetch,
         )
 
     def pending(self) -> list[Tile]:
@@ -167,14 +175,47 @@ class SurveyData(LightningDataModule):
         pending = trainer.strategy.broadcast(pending)
         self._tiles = shard(pending, trainer.global_rank, trainer.world_size)
 
-    def predict_dataloader(self) -> DataLoader[Batch]:
+    def predict_dataloader(self) -> WindowLoader:
         """Return the loader of this rank's windows, in whole batches."""
-        return DataLoader(
-            WindowDataset(self._source, self._tiles),
-            batch_size=None,
-            num_workers=self._run.settings.num_workers,
-            collate_fn=_as_is,
-            pin_memory=False,
+        dataset = WindowDataset(self._source, self._tiles)
+        return WindowLoader(dataset, self._run.settings.num_workers)
+
+    def transfer_batch_to_device(
+        self, batch: Batch, device: torch.device, dataloader_idx: int
+    ) -> Batch:
+        """Return a batch on the device; one that was copied there gives its memory back."""
+        moved: Batch = super().transfer_batch_to_device(batch, device, dataloader_idx)
+        if moved["images"] is not batch["images"]:
+            batch["images"].set_()
+        return moved
+
+
+class WindowLoader:
+    """Yields the batches of a dataset and claims a length that it never reaches.
+
+    Without a length, Lightning holds one more batch in memory, to know which is the last one.
+
+    Args:
+        dataset: The windows of this rank.
+        num_workers: Loader processes; 0 reads in this one.
+    """
+
+    def __init__(self, dataset: WindowDataset, num_workers: int) -> None:
+        self._dataset = dataset
+        self._num_workers = num_workers
+
+    def __len__(self) -> int:
+        return _MORE_THAN_ANY_SURVEY
+
+    def __iter__(self) -> Iterator[Batch]:
+        return iter(
+            DataLoader(
+                self._dataset,
+                batch_size=None,
+                num_workers=self._num_workers,
+                collate_fn=_as_is,
+                pin_memory=False,
+            )
         )
 
 

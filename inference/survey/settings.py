@@ -80,6 +80,8 @@ class PredictSettings:
         output_dir: Where scores and catalogues go.
         batch_size: Windows in one forward pass.
         num_workers: Loader processes of each rank; 0 reads in the main process.
+        prefetch: Batches that a thread of each loader reads ahead; 0 reads them when their turn
+            has come.
         devices: Number of devices, or a list of their indices.
         accelerator: Lightning's word for the kind of device.
         strategy: Lightning's word for how several devices work together.
@@ -105,6 +107,7 @@ class PredictSettings:
     output_dir: str
     batch_size: int
     num_workers: int
+    prefetch: int
     devices: Any
     accelerator: str
     strategy: str
@@ -126,7 +129,13 @@ class PredictSettings:
     def __post_init__(self) -> None:
         for name in ("batch_size", "num_nodes", "n_threads", "window_px", "stride_px", "min_cells"):
             _at_least(name, getattr(self, name), 1)
-        for name in ("num_workers", "halo_px", "separation_cells", "merge_radius_arcmin"):
+        for name in (
+            "num_workers",
+            "prefetch",
+            "halo_px",
+            "separation_cells",
+            "merge_radius_arcmin",
+        ):
             _at_least(name, getattr(self, name), 0)
         for name in ("threshold", "prevalence"):
             value = getattr(self, name)

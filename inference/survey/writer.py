@@ -93,12 +93,16 @@ class TileWriter(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Keep the scores of a batch; save the survey tile if it is complete."""
+        for given_up in batch["given_up"]:
+            self._open.pop(given_up, None)
         name = batch["tile"]
         tile = self._open.get(name)
         if tile is None:
             plan = WindowPlan(tuple(batch["tile_shape"]), self._product.windows)
             tile = OpenTile(Mosaic(plan, self._product.blend), plan, time.perf_counter())
             self._open[name] = tile
+        # The loop keeps the batch while the next one is read: its memory could not be used again.
+        batch["images"].set_()
         scores = outputs["scores"].float().cpu().numpy()
         for number, window in zip(batch["windows"], scores, strict=True):
             tile.mosaic.add(int(number), window)
@@ -110,6 +114,8 @@ class TileWriter(Callback):
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Wait for the other ranks, so that the first one finds all results."""
+        # Survey tiles that proved to be damaged when no batch followed.
+        self._open.clear()
         self._progress.close()
         trainer.strategy.barrier("all survey tiles predicted")
 

@@ -129,6 +129,7 @@ def settings(tmp_path: Path) -> PredictSettings:
         output_dir=str(tmp_path / "out"),
         batch_size=2,
         num_workers=0,
+        prefetch=2,
         devices=1,
         accelerator="cpu",
         strategy="auto",

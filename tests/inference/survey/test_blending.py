@@ -23,7 +23,7 @@ def reader_of(image: NDArray[np.float32]) -> TileReader:
         shape=image.shape[1:],
         background=np.full(bands, 5, np.float32),
         sigma=np.full(bands, 2, np.float32),
-        section=lambda rows, columns: image[:, rows, columns],
+        read=lambda rows, columns, out: np.copyto(out, image[:, rows, columns]),
     )
     return reader
 

@@ -11,8 +11,9 @@ from scipy.ndimage import spline_filter
 
 from datagen.errors import ConfigError, DataFormatError
 from inference.survey import align
-from inference.survey.dataset import cell_coverage, cell_mask_fraction, cut
+from inference.survey.dataset import cell_coverage, cut
 from inference.survey.geometry import celestial_wcs, wcs_cards
+from inference.survey.masking import MaskCount
 from inference.survey.reading import WholeTileReader, _level
 from inference.survey.settings import SurveySettings
 from inference.survey.tiles import list_tiles
@@ -178,7 +179,9 @@ def test_masked_pixels_become_background_and_are_counted(
     plan = WindowPlan(reader.shape, WindowShape(96, 48, 16, 16, 16))
     window = cut(reader, plan, [(0, 0)])[0]
     assert (window[0, 16:32, 32:40] == reader.background[0]).all()
-    masked = cell_mask_fraction(reader, plan)
+    count = MaskCount(plan)
+    cut(reader, plan, plan.starts, mask=count)
+    masked = count.fraction()
     assert masked[1, 2] == 0.5
     assert masked.sum() == 0.5
     corner = cut(reader, plan, [plan.starts[-1]])[0]

@@ -1,0 +1,113 @@
+"""Reads ahead in a thread, into memory that is used again."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import weakref
+from collections.abc import Generator, Iterator
+from typing import TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+Item = TypeVar("Item")
+
+
+class Buffers:
+    """Lends tensors; when the last reference to one is gone, its memory is lent again."""
+
+    def __init__(self) -> None:
+        self._shape: tuple[int, ...] = ()
+        self._free: list[NDArray[np.float32]] = []
+
+    def lend(self, shape: tuple[int, ...], n: int) -> Tensor:
+        """Return the first n parts of a float32 tensor of a shape, with any content.
+
+        Memory of other shapes is given back.
+        """
+        if shape != self._shape:
+            self._shape, self._free = shape, []
+        memory = self._free.pop() if self._free else np.empty(shape, np.float32)
+        # The tensor holds the view, and all its slices and aliases hold the same storage. A slice
+        # of a tensor would hold that tensor, too, and `set_` on it would free nothing.
+        view = memory[:n]
+        weakref.finalize(view, self._free.append, memory).atexit = False
+        return torch.from_numpy(view)
+
+
+class _Reader(threading.Thread):
+    """Fills a queue with items, a failure, or the end.
+
+    Args:
+        items: Where they come from; closed in the same thread.
+        n_ahead: How many items may be made that nobody has taken.
+    """
+
+    def __init__(self, items: Generator[Item], n_ahead: int) -> None:
+        super().__init__(name="read-ahead", daemon=True)
+        self._items = items
+        self._room = threading.Semaphore(n_ahead)
+        self._queue: queue.SimpleQueue[tuple[str, object]] = queue.SimpleQueue()
+        self._is_stopped = False
+
+    def run(self) -> None:
+        """Read until the end, a failure, or until nobody wants more."""
+        try:
+            while self._has_room():
+                self._queue.put(("item", next(self._items)))
+        except StopIteration:
+            self._queue.put(("end", None))
+        except BaseException as error:
+            self._queue.put(("error", error))
+        finally:
+            self._items.close()
+
+    def take(self) -> tuple[str, object]:
+        """Wait for the next entry."""
+        entry = self._queue.get()
+        self._room.release()
+        return entry
+
+    def stop(self) -> None:
+        """Let the thread end and wait for it."""
+        self._is_stopped = True
+        self._room.release()
+        self.join()
+
+    def _has_room(self) -> bool:
+        self._room.acquire()
+        return not self._is_stopped
+
+
+def read_ahead(items: Generator[Item], n_ahead: int) -> Iterator[Item]:
+    """Yield items, the next ones of which a thread makes meanwhile.
+
+    Args:
+        items: A generator; runs in the thread and is closed there.
+        n_ahead: Number of items in memory beyond the one in use, the one being made among them;
+            0 makes each when it is asked for.
+
+    Raises:
+        BaseException: Whatever the generator raises, in its place.
+    """
+    if n_ahead == 0:
+        yield from items
+        return
+    reader = _Reader(items, n_ahead)
+    reader.start()
+    try:
+        while True:
+            kind, content = reader.take()
+            if kind == "error":
+                assert isinstance(content, BaseException)
+                raise content
+            if kind == "end":
+                return
+            # An item that a local name holds could not be used again.
+            holder, content = [content], None
+            yield holder.pop()  # type: ignore[misc] # as it came from the generator
+    finally:
+        reader.stop()
