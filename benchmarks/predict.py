@@ -357,7 +357,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=10000, help="side of a survey tile [px]")
     parser.add_argument("--bands", type=int, default=4, choices=range(1, len(BANDS) + 1))
     parser.add_argument("--tiles", type=int, default=1)
-    parser.add_argument("--prefetch", type=int, nargs="+", default=[0, 2])
+    parser.add_argument("--prefetch", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--kinds", nargs="+", default=list(PIECES), choices=PIECES)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="skyfold-") as folder:
