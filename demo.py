@@ -47,7 +47,12 @@ STEPS = {
         "data_gen.prior.cluster_fraction=0.5",
         *PRIOR,
     ],
-    "train": ["train.py", "model=membership", "experiment=demo"],
+    "train": [
+        "train.py",
+        "model=membership",
+        "experiment=demo",
+        "callbacks.pictures.every_n_validations=1",
+    ],
     # Systems as rich as these cover many cells; smaller groups of cells are chance, and peaks
     # close together belong to one. These rules were chosen on tiles of another seed.
     "predict": [

@@ -299,8 +299,9 @@ class FieldsDataModule(LightningDataModule):
         return self._datasets[split]
 
     def images(self, split: str) -> FieldsDataset:
-        """Return the fields of a split with their images, to look at."""
-        return FieldsDataset(self.files_of[split], self.bands)
+        """Return the fields of a split with their images, to look at; most members first."""
+        files = sorted(self.files_of[split], key=lambda file: -file.n_members)
+        return FieldsDataset(files, self.bands)
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Return shuffled training fields."""

@@ -27,7 +27,7 @@ class MembershipPictures(Callback):
     """Logs pictures after each validation, if there is a TensorBoard logger.
 
     Args:
-        n_fields: Validation fields to draw, the first ones.
+        n_fields: Validation fields to draw, those with the most members.
         every_n_validations: Draw after each n-th validation.
     """
 

@@ -56,6 +56,14 @@ def test_card_describes_the_training_files(fields_dir: Path) -> None:
     assert (card["splits"], card["split_seed"]) == (SPLITS, 0)
 
 
+def test_fields_to_look_at_have_the_most_members_first(fields_dir: Path) -> None:
+    fields = module(fields_dir, cache_gb=4.0).images("train")
+    n_members = [int(fields[number]["membership"].sum()) for number in range(len(fields))]
+    assert n_members == sorted(n_members, reverse=True)
+    assert n_members[0] > n_members[-1]
+    assert fields[0]["images"].shape == (2, 128, 128)
+
+
 def test_fields_without_a_member_are_refused(tmp_path: Path) -> None:
     for path in write_dummy_file_data(tmp_path, 12, 64, 32, ["g", "r"], seed=0):
         data = read_file_data(path)
