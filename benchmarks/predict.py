@@ -34,12 +34,13 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from datagen.fields.format import RiceCompression, write_image
+from datagen.tiles.sections import CompressedPixels
+from datagen.tiles.survey import SurveySettings
 from encoders.devices import quiet_lightning
 from encoders.fields.module import MembershipModule
 from inference.engine import run
 from inference.survey.run import SurveyRun
-from inference.survey.sections import CompressedPixels
-from inference.survey.settings import PredictSettings, SurveySettings
+from inference.survey.settings import PredictSettings
 from inference.survey.windows import WindowPlan, WindowShape
 
 BANDS = ("g", "r", "i", "z", "y", "u")

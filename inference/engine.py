@@ -13,10 +13,11 @@ from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 
 from conf.build import build_settings
+from datagen.tiles.survey import SurveySettings
 from encoders.checkpoint import load_with_sha256
 from encoders.devices import check_sweep, n_devices, quiet_lightning, trainer_words
 from inference.survey.run import SurveyRun
-from inference.survey.settings import PredictSettings, SurveySettings
+from inference.survey.settings import PredictSettings
 
 log = logging.getLogger(__name__)
 

@@ -12,6 +12,8 @@ from omegaconf import DictConfig
 
 from conf import schema
 
+pytest_plugins = ["tests.survey_tiles"]
+
 ROOT = Path(__file__).resolve().parents[1]
 
 

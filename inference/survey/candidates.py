@@ -13,7 +13,7 @@ from scipy import ndimage
 from scipy.spatial import cKDTree
 
 from datagen.errors import DataFormatError, DataNotFoundError
-from inference.survey.geometry import pixel_scale_arcsec, pixel_to_sky
+from datagen.tiles.geometry import pixel_scale_arcsec, pixel_to_sky
 from inference.survey.scores import ScoreMap
 
 _EIGHT = np.ones((3, 3), int)

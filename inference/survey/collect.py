@@ -10,11 +10,11 @@ from astropy.table import Table
 
 from datagen import files
 from datagen.errors import DataFormatError, DataNotFoundError
+from datagen.tiles.listing import Tile
 from inference.survey.candidates import read_catalog, to_ecsv
 from inference.survey.merge import TileFootprint, merge_catalogs
 from inference.survey.records import OutputPaths, is_done, note_failure, read_record
 from inference.survey.scores import read_scores
-from inference.survey.tiles import Tile
 
 log = logging.getLogger(__name__)
 

@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from torch.utils.data import IterableDataset, get_worker_info
 
 from datagen.errors import DataFormatError
+from datagen.tiles.listing import Tile, shard
+from datagen.tiles.sections import strips
+from datagen.tiles.survey import SurveySettings
 from inference.survey.buffers import Buffers, read_ahead
 from inference.survey.masking import MaskCount
 from inference.survey.reading import TileReader, open_tile
 from inference.survey.records import OutputPaths, note_failure
-from inference.survey.sections import strips
-from inference.survey.settings import SurveySettings
-from inference.survey.tiles import Tile, shard
 from inference.survey.windows import WindowPlan, WindowShape
 
 Batch = dict[str, Any]

@@ -18,10 +18,10 @@ from omegaconf import DictConfig
 from conf.build import build_settings
 from datagen import files
 from datagen.errors import DataFormatError, DataNotFoundError
+from datagen.tiles.geometry import separation_rad, unit_vectors
 from inference.survey import cells, plots, statistics
 from inference.survey.candidates import read_catalog, to_ecsv
 from inference.survey.evaluation_settings import EvaluateSettings
-from inference.survey.geometry import separation_rad, unit_vectors
 from inference.survey.matching import SkyCatalog
 from inference.survey.merge import TileFootprint, owned_cells
 from inference.survey.records import OutputPaths

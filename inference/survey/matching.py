@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.spatial import KDTree
 
 from datagen.errors import ConfigError
-from inference.survey.geometry import chord, separation_rad, unit_vectors
+from datagen.tiles.geometry import chord, separation_rad, unit_vectors
 
 PREFERENCES = ("angular_proximity", "more_massive", "redshift_proximity")
 

@@ -11,14 +11,14 @@ from astropy.wcs import WCS
 from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
-from inference.survey.candidates import describe, empty_catalog
-from inference.survey.geometry import (
+from datagen.tiles.geometry import (
     chord,
     pixel_scale_arcsec,
     pixel_to_sky,
     sky_to_pixel,
     unit_vectors,
 )
+from inference.survey.candidates import describe, empty_catalog
 from inference.survey.scores import ScoreMap
 
 MIN_RADIUS_CELLS = 1.5

@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 
 from datagen import files
 from datagen.errors import SkyfoldError
-from inference.survey.geometry import sky_to_pixel
+from datagen.tiles.geometry import sky_to_pixel
+from datagen.tiles.listing import list_tiles
+from datagen.tiles.survey import SurveySettings
 from inference.survey.reading import WholeTileReader
 from inference.survey.references import ReferenceCatalog
 from inference.survey.scores import ScoreMap
-from inference.survey.settings import SurveySettings
 from inference.survey.statistics import CHANCE_PURITY, Fraction
-from inference.survey.tiles import list_tiles
 
 log = logging.getLogger(__name__)
 

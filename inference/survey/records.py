@@ -14,7 +14,7 @@ from astropy.io import fits
 
 from datagen import files
 from datagen.errors import ConfigError, DataFormatError
-from inference.survey.tiles import Tile
+from datagen.tiles.listing import Tile
 
 
 @dataclass(frozen=True)

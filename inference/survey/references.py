@@ -18,9 +18,9 @@ from astropy.units import UnitsWarning
 from numpy.typing import NDArray
 
 from datagen.errors import ConfigError, DataFormatError, DataNotFoundError
-from inference.survey.geometry import unit_vectors
+from datagen.tiles.geometry import unit_vectors
+from datagen.tiles.survey import BUILD_SURVEY
 from inference.survey.matching import SkyCatalog
-from inference.survey.settings import BUILD_SURVEY
 
 log = logging.getLogger(__name__)
 

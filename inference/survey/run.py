@@ -16,14 +16,15 @@ from torch.utils.data import DataLoader
 
 from datagen import files
 from datagen.errors import CheckpointError, ConfigError
-from inference.survey.bands import SCALE_TOLERANCE, check_zero_point
+from datagen.tiles.bands import SCALE_TOLERANCE, check_zero_point
+from datagen.tiles.listing import Tile, list_tiles, shard
+from datagen.tiles.survey import SurveySettings, survey_values
 from inference.survey.blending import correct_prevalence
 from inference.survey.candidates import CandidateRule
 from inference.survey.collect import collect
 from inference.survey.dataset import Batch, TileSource, WindowDataset
 from inference.survey.records import OutputPaths, check_run, is_done, remove, tile_hash
-from inference.survey.settings import PredictSettings, SurveySettings, survey_values
-from inference.survey.tiles import Tile, list_tiles, shard
+from inference.survey.settings import PredictSettings
 from inference.survey.windows import WindowShape
 from inference.survey.writer import Correction, Product, TileWriter
 

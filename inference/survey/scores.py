@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from datagen import files
 from datagen.errors import DataFormatError, DataNotFoundError
-from inference.survey.geometry import Cards, celestial_wcs, rescaled_cards, wcs_cards
+from datagen.tiles.geometry import Cards, celestial_wcs, rescaled_cards, wcs_cards
 
 FORMAT_VERSION = 1
 PLANES = ("SCORE", "COVERAGE", "MASKFRAC")

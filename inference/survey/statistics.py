@@ -12,7 +12,7 @@ from astropy.wcs import WCS
 from numpy.typing import NDArray
 
 from datagen.seeds import stream
-from inference.survey.geometry import pixel_to_sky
+from datagen.tiles.geometry import pixel_to_sky
 from inference.survey.matching import SkyCatalog, cross_match, multiple_match, wilson_interval
 from inference.survey.merge import TileFootprint
 from inference.survey.references import ReferenceCatalog

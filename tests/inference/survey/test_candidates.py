@@ -10,6 +10,7 @@ from astropy.io import fits
 from numpy.typing import NDArray
 
 from datagen.errors import DataFormatError, DataNotFoundError
+from datagen.tiles.geometry import wcs_cards
 from inference.survey.candidates import (
     COLUMNS,
     CandidateRule,
@@ -19,7 +20,6 @@ from inference.survey.candidates import (
     to_ecsv,
     to_regions,
 )
-from inference.survey.geometry import wcs_cards
 from inference.survey.scores import ScoreMap
 
 RULE = CandidateRule(threshold=0.5, separation_cells=3, min_cells=1)

@@ -11,10 +11,10 @@ from astropy.table import Table
 
 from datagen.errors import ConfigError, DataFormatError, DataNotFoundError
 from datagen.files import read_json, write_json, write_text
+from datagen.tiles.geometry import wcs_cards
 from inference.survey.candidates import CandidateRule, find_candidates, to_ecsv
 from inference.survey.evaluation import evaluate_survey, summary
 from inference.survey.evaluation_settings import EvaluateSettings
-from inference.survey.geometry import wcs_cards
 from inference.survey.merge import TileFootprint, owned_cells
 from inference.survey.records import OutputPaths
 from inference.survey.references import read_reference

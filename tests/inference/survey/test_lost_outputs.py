@@ -15,9 +15,10 @@ from omegaconf import DictConfig
 
 from datagen import files
 from datagen.errors import CheckpointError, OutputError
+from datagen.tiles.survey import SurveySettings
 from inference.engine import predict, run
 from inference.survey.run import SurveyRun
-from inference.survey.settings import PredictSettings, SurveySettings
+from inference.survey.settings import PredictSettings
 
 Compose = Callable[..., DictConfig]
 

@@ -8,8 +8,8 @@ import pytest
 from astropy.io import fits
 from astropy.table import Table
 
+from datagen.tiles.geometry import celestial_wcs, sky_to_pixel, unit_vectors, wcs_cards
 from inference.survey.candidates import describe, empty_catalog
-from inference.survey.geometry import celestial_wcs, sky_to_pixel, unit_vectors, wcs_cards
 from inference.survey.merge import TileFootprint, merge_catalogs, owned_cells, owner_names
 
 SIDE = 1000

@@ -10,13 +10,13 @@ from astropy.io import fits
 from scipy.ndimage import spline_filter
 
 from datagen.errors import ConfigError, DataFormatError
-from inference.survey import align
+from datagen.tiles import align
+from datagen.tiles.geometry import celestial_wcs, wcs_cards
+from datagen.tiles.listing import list_tiles
+from datagen.tiles.survey import SurveySettings
 from inference.survey.dataset import cell_coverage, cut
-from inference.survey.geometry import celestial_wcs, wcs_cards
 from inference.survey.masking import MaskCount
 from inference.survey.reading import WholeTileReader, _level
-from inference.survey.settings import SurveySettings
-from inference.survey.tiles import list_tiles
 from inference.survey.windows import WindowPlan, WindowShape
 
 Write = Callable[..., Path]

@@ -13,13 +13,14 @@ from astropy.table import Table
 from astropy.wcs import WCS
 from omegaconf import OmegaConf
 
+from datagen.tiles.listing import list_tiles
+from datagen.tiles.survey import SurveySettings
 from encoders.checkpoint import load_checkpoint
 from inference.engine import TILES_FAILED, predict_survey, run
 from inference.survey.reading import WholeTileReader
 from inference.survey.run import SurveyRun
 from inference.survey.scores import read_scores
-from inference.survey.settings import PredictSettings, SurveySettings
-from inference.survey.tiles import list_tiles
+from inference.survey.settings import PredictSettings
 
 pytestmark = pytest.mark.real_data
 

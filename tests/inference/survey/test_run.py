@@ -16,10 +16,11 @@ from lightning import LightningModule
 
 from datagen.errors import CheckpointError, ConfigError, OutputError
 from datagen.files import read_json
+from datagen.tiles.survey import SurveySettings
 from inference.engine import TILES_FAILED, run
 from inference.survey.run import SurveyRun
 from inference.survey.scores import read_scores
-from inference.survey.settings import PredictSettings, SurveySettings
+from inference.survey.settings import PredictSettings
 
 Predict = Callable[..., int]
 SHA = "a" * 64

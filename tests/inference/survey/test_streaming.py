@@ -18,6 +18,9 @@ from hypothesis import strategies as st
 from lightning import LightningModule
 
 from datagen.errors import DataFormatError
+from datagen.tiles.listing import list_tiles
+from datagen.tiles.sections import CompressedPixels, HeldPixels, MappedPixels, RollingPixels
+from datagen.tiles.survey import SurveySettings
 from inference.engine import TILES_FAILED, run
 from inference.survey import dataset, writer
 from inference.survey.buffers import Buffers, read_ahead
@@ -34,9 +37,7 @@ from inference.survey.reading import (
 from inference.survey.records import OutputPaths, read_record
 from inference.survey.run import SurveyRun
 from inference.survey.scores import read_scores
-from inference.survey.sections import CompressedPixels, HeldPixels, MappedPixels, RollingPixels
-from inference.survey.settings import PredictSettings, SurveySettings
-from inference.survey.tiles import list_tiles
+from inference.survey.settings import PredictSettings
 from inference.survey.windows import WindowPlan, WindowShape
 
 SHA = "a" * 64

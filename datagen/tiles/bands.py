@@ -17,9 +17,9 @@ from astropy.wcs import WCS
 from numpy.typing import NDArray
 
 from datagen.errors import DataFormatError
-from inference.survey.geometry import Cards, celestial_wcs, pixel_scale_arcsec, wcs_cards
-from inference.survey.sections import Pixels, Steps, open_pixels, strips
-from inference.survey.settings import SurveySettings
+from datagen.tiles.geometry import Cards, celestial_wcs, pixel_scale_arcsec, wcs_cards
+from datagen.tiles.sections import Pixels, Steps, open_pixels, strips
+from datagen.tiles.survey import SurveySettings
 
 SCALE_TOLERANCE = 0.02
 ZERO_POINT_TOLERANCE_MAG = 0.01

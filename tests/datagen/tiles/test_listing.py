@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from datagen.errors import ConfigError, DataNotFoundError
-from inference.survey.settings import SurveySettings
-from inference.survey.tiles import list_tiles, shard
+from datagen.tiles.listing import list_tiles, shard
+from datagen.tiles.survey import SurveySettings
 
 
 def touch(folder: Path, *names: str) -> None:

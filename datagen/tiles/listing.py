@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from datagen.errors import ConfigError, DataNotFoundError
-from inference.survey.settings import BUILD_SURVEY, SurveySettings
+from datagen.tiles.survey import BUILD_SURVEY, SurveySettings
 
 
 @dataclass(frozen=True)

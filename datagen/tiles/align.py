@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy.interpolate import RectBivariateSpline
 from scipy.ndimage import map_coordinates, spline_filter
 
-from inference.survey.geometry import pixel_to_sky, sky_to_pixel
+from datagen.tiles.geometry import pixel_to_sky, sky_to_pixel
 
 TOLERANCE_PX = 0.1
 _NODE_STEP_PX = 32

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from datagen.errors import DataFormatError
-from inference.survey import geometry
-from inference.survey.geometry import Cards, celestial_wcs, rescaled_cards, wcs_cards
+from datagen.tiles import geometry
+from datagen.tiles.geometry import Cards, celestial_wcs, rescaled_cards, wcs_cards
 
 TPV = {
     "CTYPE1": "RA---TPV",

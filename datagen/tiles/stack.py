@@ -1,0 +1,85 @@
+"""Opens all bands of a survey tile and makes sure that they show the same pixels."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datagen.errors import DataFormatError
+from datagen.tiles.align import TOLERANCE_PX, largest_offset_px, resample
+from datagen.tiles.bands import BandFile, open_band
+from datagen.tiles.listing import Tile
+from datagen.tiles.sections import strips
+from datagen.tiles.survey import SurveySettings
+
+
+class TileBands:
+    """The open files of a survey tile, whose headers are checked.
+
+    Args:
+        tile: Which files.
+        survey: How they are stored.
+        zero_point: Zero point of the encoder [mag].
+
+    Attributes:
+        files: One for each band.
+        is_moved: Which bands have to be resampled to the reference band.
+
+    Raises:
+        DataFormatError: The survey tile is incomplete, damaged, or its bands do not fit together.
+    """
+
+    def __init__(self, tile: Tile, survey: SurveySettings, zero_point: float) -> None:
+        if tile.problem is not None:
+            raise DataFormatError(tile.problem, value=tile.name)
+        self.survey = survey
+        paths = dict(zip(survey.bands, tile.paths, strict=True))
+        self._files: dict[str, BandFile] = {}
+        try:
+            # What is wrong in all files is said of the reference band.
+            for band in sorted(survey.bands, key=lambda band: band != survey.reference_band):
+                self._files[band] = open_band(paths[band], survey, band, zero_point)
+            self.reference = self._files[survey.reference_band]
+            self.shape = self.reference.shape
+            self.files = [self._files[band] for band in survey.bands]
+            self.is_moved = [self._is_moved(band, self._files[band]) for band in survey.bands]
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Close the files."""
+        for file in self._files.values():
+            file.close()
+
+    def whole(self, index: int, out: NDArray[np.float32]) -> None:
+        """Write all pixels of a band, on those of the reference band, to `out` (H, W)."""
+        file = self.files[index]
+        image = np.empty(file.shape, np.float32) if self.is_moved[index] else out
+        for rows in strips(file.shape[0]):
+            file.read(rows, slice(0, file.shape[1]), image[rows])
+        if self.is_moved[index]:
+            out[:] = resample(image, self.reference.wcs, file.wcs, self.shape)
+
+    def _is_moved(self, band: str, file: BandFile) -> bool:
+        """Return whether the pixels of a band are others than those of the reference band."""
+        if file is self.reference:
+            return False
+        name = self.survey.reference_band
+        offset = largest_offset_px(self.reference.wcs, file.wcs, self.shape)
+        same_shape = file.shape == self.shape
+        if same_shape and offset <= TOLERANCE_PX:
+            return False
+        if self.survey.align:
+            return True
+        hint = "survey.align=true resamples it"
+        if not same_shape:
+            raise DataFormatError(
+                f"band {band} has shape {file.shape}, but band {name} has {self.shape}; {hint}",
+                value=file.shape,
+            )
+        raise DataFormatError(
+            f"the WCS of band {band} is {offset:.2f} px off that of band {name} (allowed: "
+            f"{TOLERANCE_PX} px); {hint}",
+            value=offset,
+        )
