@@ -70,6 +70,15 @@ class BandFile:
         self._calibrate(values)
         return values
 
+    def decode_ahead(self, room: int) -> bool:
+        """Decode the next rows if they are at most `room` pixels; return whether it did.
+
+        Raises:
+            DataFormatError: The file is damaged there.
+        """
+        with naming(self.path):
+            return self.pixels.decode_ahead(room)
+
     def close(self) -> None:
         """Close the file."""
         self.hdus.close()

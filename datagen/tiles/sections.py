@@ -4,24 +4,27 @@
 |---|---|
 | plain image without scaling | `MappedPixels`: mapped into memory; only what is asked for is read |
 | compressed in two-dimensional pieces | `CompressedPixels`: decodes the pieces that are touched |
-| compressed in whole rows | `RollingPixels`: keeps the rows of one row of windows |
+| compressed in whole rows | `RowPixels`: keeps the rows of one row of windows |
 | anything else | `HeldPixels`: the whole image in memory |
 """
 
 from __future__ import annotations
 
 import itertools
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from astropy.io import fits
 from numpy.typing import NDArray
 
 STRIP_ROWS = 64
-# Enough to make what astropy does for each section, about 1 ms, small.
-DECODED_ROWS = 128
+# Enough to make what astropy does once for each section small.
+DECODED_ROWS = 64
+# Narrow enough that the memory of a window that is done can be used for what comes.
+BLOCK_COLUMNS = 512
 # A piece with more rows than this is no strip: to decode it for a single row would be wasteful.
 MOST_ROWS = 512
 
@@ -29,17 +32,34 @@ Steps = tuple[int, int]
 Pixels32 = NDArray[np.float32]
 
 
-class Pixels(Protocol):
-    """The pixels of one image, as they stand in its file, in native floats."""
+class Pixels(ABC):
+    """The pixels of one image, as they stand in its file, in native floats.
 
+    Attributes:
+        n_held: Number of decoded pixels in memory.
+        rows_decoded: The rows above this one have been decoded.
+    """
+
+    n_held = 0
+    rows_decoded = 0
+
+    @abstractmethod
     def read(self, rows: slice, columns: slice, out: Pixels32) -> None:
         """Write a section, both slices with start and stop, to `out` of its shape (h, w)."""
 
+    @abstractmethod
     def sample(self, steps: Steps) -> Pixels32:
         """Return every n-th row and column, from the first."""
 
+    def forget(self, row: int, column: int) -> None:  # noqa: B027 - most keep nothing
+        """Give back the memory of what lies above `row` and left of `column`."""
 
-class HeldPixels:
+    def decode_ahead(self, room: int) -> bool:
+        """Decode the next rows if they are at most `room` pixels; return whether it did."""
+        return False
+
+
+class HeldPixels(Pixels):
     """An image in memory, or mapped into it.
 
     Args:
@@ -74,7 +94,7 @@ class MappedPixels(HeldPixels):
         super().__init__(np.memmap(path, dtype, "r", offset, shape))
 
 
-class CompressedPixels:
+class CompressedPixels(Pixels):
     """A tile-compressed image; each section decodes the pieces that it touches.
 
     Args:
@@ -108,54 +128,58 @@ class CompressedPixels:
         return section
 
 
-class RollingPixels(CompressedPixels):
+class RowPixels(CompressedPixels):
     """An image that is compressed in whole rows, whose sections are asked for from top to bottom.
 
-    It keeps the rows of the last section in full width, so that the sections beside it cost
-    nothing, and of the next ones below only the rows that are new are decoded: each row once.
+    Strips of rows are decoded once and kept in blocks until they are forgotten: of the windows
+    that are done, the left blocks give their memory to rows that are decoded ahead.
     """
 
     def __init__(self, hdu: Any) -> None:  # noqa: ANN401 - astropy has no types
         super().__init__(hdu)
-        self._buffer = np.empty((0, self._shape[1]), np.float32)
-        self._first = self._end = 0
+        self._strip_rows = -(-DECODED_ROWS // self._piece_rows) * self._piece_rows
+        self._blocks: dict[tuple[int, int], Pixels32] = {}
 
     def read(self, rows: slice, columns: slice, out: Pixels32) -> None:
         """Write a section, both slices with start and stop, to `out` of its shape (h, w)."""
-        if rows.start < self._first or rows.stop > self._end:
-            self._roll(rows)
-        top = rows.start - self._first
-        np.copyto(out, self._buffer[top : top + len(out), columns])
+        for strip, above in _parts(rows, self._strip_rows):
+            for number, left in _parts(columns, BLOCK_COLUMNS):
+                if (strip, number) not in self._blocks:
+                    self._decode_strip(strip)
+                part = self._blocks[strip, number][slice(*above), slice(*left)]
+                top = strip * self._strip_rows + above[0] - rows.start
+                start = number * BLOCK_COLUMNS + left[0] - columns.start
+                np.copyto(out[top : top + part.shape[0], start : start + part.shape[1]], part)
 
-    def _roll(self, rows: slice) -> None:
-        """Hold these rows, and what belongs to the same pieces."""
-        unit = self._piece_rows
-        first, end = rows.start // unit * unit, min(-(-rows.stop // unit) * unit, self._shape[0])
-        known = max(self._end - first, 0) if first >= self._first else 0
-        old = self._buffer[first - self._first :][:known] if known else self._buffer[:0]
-        self._reserve(rows.stop - rows.start + 2 * (unit - 1), old)
-        self._first, self._end = first, first + known
-        strip = -(-DECODED_ROWS // unit) * unit
-        for start in range(self._end, end, strip):
-            stop = min(start + strip, end)
-            self._buffer[start - first : stop - first] = self._decode(
-                slice(start, stop), slice(0, self._shape[1])
-            )
-            self._end = stop
+    def forget(self, row: int, column: int) -> None:
+        """Give back the memory of what lies above `row` and left of `column`."""
+        height, width = self._shape
+        for strip, number in list(self._blocks):
+            bottom = min((strip + 1) * self._strip_rows, height)
+            if bottom <= row and min((number + 1) * BLOCK_COLUMNS, width) <= column:
+                self.n_held -= self._blocks.pop((strip, number)).size
 
-    def _reserve(self, n_rows: int, old: Pixels32) -> None:
-        """Make room for rows, with the `old` ones on top."""
-        n_rows = min(n_rows, self._shape[0])
-        if n_rows > len(self._buffer):
-            larger = np.empty((n_rows, self._shape[1]), np.float32)
-            larger[: len(old)] = old
-            self._buffer = larger
-            return
-        # Strip by strip: at once, numpy would copy rows that overlap to a temporary array.
-        for start in range(0, len(old), STRIP_ROWS):
-            self._buffer[start : start + STRIP_ROWS][: len(old) - start] = old[
-                start : start + STRIP_ROWS
-            ]
+    def decode_ahead(self, room: int) -> bool:
+        """Decode the next rows if they are at most `room` pixels; return whether it did."""
+        height, width = self._shape
+        n_rows = min(self._strip_rows, height - self.rows_decoded)
+        if n_rows == 0 or n_rows * width > room:
+            return False
+        self._decode_strip(self.rows_decoded // self._strip_rows)
+        return True
+
+    def _decode_strip(self, strip: int) -> None:
+        """Keep the blocks of a strip of rows."""
+        height, width = self._shape
+        first = strip * self._strip_rows
+        rows = slice(first, min(first + self._strip_rows, height))
+        image = self._decode(rows, slice(0, width))
+        for number, left in enumerate(range(0, width, BLOCK_COLUMNS)):
+            part = image[:, left : left + BLOCK_COLUMNS]
+            known = self._blocks.get((strip, number))
+            self.n_held += part.size if known is None else 0
+            self._blocks[strip, number] = part.astype(np.float32, casting="unsafe")
+        self.rows_decoded = max(self.rows_decoded, rows.stop)
 
 
 def open_pixels(hdus: fits.HDUList, hdu: Any, path: Path) -> Pixels:  # noqa: ANN401 - no types
@@ -165,7 +189,7 @@ def open_pixels(hdus: fits.HDUList, hdu: Any, path: Path) -> Pixels:  # noqa: AN
         rows, columns = getattr(hdu, "tile_shape", hdu.shape)
         if rows > MOST_ROWS:
             return HeldPixels(np.asarray(hdu.data, np.float32))
-        return RollingPixels(hdu) if columns >= hdu.shape[1] else CompressedPixels(hdu)
+        return RowPixels(hdu) if columns >= hdu.shape[1] else CompressedPixels(hdu)
     if _can_be_mapped(hdus, hdu):
         header = hdu.header
         return MappedPixels(path, hdu.fileinfo()["datLoc"], hdu.shape, header["BITPIX"])
@@ -184,6 +208,13 @@ def _can_be_mapped(hdus: fits.HDUList, hdu: Any) -> bool:  # noqa: ANN401 - no t
     is_scaled = header.get("BSCALE", 1) != 1 or header.get("BZERO", 0) != 0
     is_packed = hdus.fileinfo(0)["file"].compression is not None
     return not (is_scaled or is_packed or "BLANK" in header) and 0 not in hdu.shape
+
+
+def _parts(wanted: slice, size: int) -> Iterator[tuple[int, tuple[int, int]]]:
+    """Yield the blocks of a size that a slice touches: their number, and what of them."""
+    for number in range(wanted.start // size, -(-wanted.stop // size)):
+        first = number * size
+        yield number, (max(wanted.start - first, 0), min(wanted.stop - first, size))
 
 
 def _runs(values: NDArray[np.int64]) -> Iterator[tuple[int, int]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 import weakref
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import TypeVar
 
 import numpy as np
@@ -44,11 +44,15 @@ class _Reader(threading.Thread):
     Args:
         items: Where they come from; closed in the same thread.
         n_ahead: How many items may be made that nobody has taken.
+        work_ahead: Does a little for the next items; returns whether there was something to do.
     """
 
-    def __init__(self, items: Generator[Item], n_ahead: int) -> None:
+    def __init__(
+        self, items: Generator[Item], n_ahead: int, work_ahead: Callable[[], bool]
+    ) -> None:
         super().__init__(name="read-ahead", daemon=True)
         self._items = items
+        self._work_ahead = work_ahead
         self._room = threading.Semaphore(n_ahead)
         self._queue: queue.SimpleQueue[tuple[str, object]] = queue.SimpleQueue()
         self._is_stopped = False
@@ -78,17 +82,25 @@ class _Reader(threading.Thread):
         self.join()
 
     def _has_room(self) -> bool:
-        self._room.acquire()
+        """Wait until an item may be made, with useful work; return False when it is over."""
+        while not self._room.acquire(blocking=False):
+            if not self._work_ahead():
+                self._room.acquire()
+                break
         return not self._is_stopped
 
 
-def read_ahead(items: Generator[Item], n_ahead: int) -> Iterator[Item]:
+def read_ahead(
+    items: Generator[Item], n_ahead: int, work_ahead: Callable[[], bool] = lambda: False
+) -> Iterator[Item]:
     """Yield items, the next ones of which a thread makes meanwhile.
 
     Args:
         items: A generator; runs in the thread and is closed there.
         n_ahead: Number of items in memory beyond the one in use, the one being made among them;
             0 makes each when it is asked for.
+        work_ahead: Called in the thread while there is no room for another item: does a little of
+            what the next ones need, and returns whether there was something to do.
 
     Raises:
         BaseException: Whatever the generator raises, in its place.
@@ -96,7 +108,7 @@ def read_ahead(items: Generator[Item], n_ahead: int) -> Iterator[Item]:
     if n_ahead == 0:
         yield from items
         return
-    reader = _Reader(items, n_ahead)
+    reader = _Reader(items, n_ahead, work_ahead)
     reader.start()
     try:
         while True:

@@ -19,6 +19,7 @@ from datagen.tiles.sections import strips
 from datagen.tiles.survey import SurveySettings
 from inference.survey.buffers import Buffers, read_ahead
 from inference.survey.masking import MaskCount
+from inference.survey.opening import OpenedTile, TileQueue
 from inference.survey.reading import TileReader, open_tile
 from inference.survey.records import OutputPaths, note_failure
 from inference.survey.windows import WindowPlan, WindowShape
@@ -72,40 +73,39 @@ class WindowDataset(IterableDataset[Batch]):
         self._tiles = list(tiles)
 
     def __iter__(self) -> Iterator[Batch]:
-        return read_ahead(self._batches(), self._source.prefetch)
-
-    def _batches(self) -> Generator[Batch]:
         worker = get_worker_info()
         rank, world = (0, 1) if worker is None else (worker.id, worker.num_workers)
+        queue = TileQueue(
+            shard(self._tiles, rank, world), self._open, self._source.windows.window_px
+        )
+        return read_ahead(self._batches(queue), self._source.prefetch, queue.work_ahead)
+
+    def _batches(self, queue: TileQueue) -> Generator[Batch]:
         buffers = Buffers()
         given_up: list[str] = []
-        for tile in shard(self._tiles, rank, world):
-            try:
-                for batch in self._tile(tile, buffers):
-                    batch["given_up"], given_up = given_up, []
-                    yield batch
-                    # The frame of a generator would keep it while the next one is made.
-                    del batch
-            except DataFormatError as error:
-                note_failure(self._source.paths, tile.name, str(error))
-                given_up.append(tile.name)
+        with contextlib.closing(queue):
+            while (opened := queue.take()) is not None:
+                try:
+                    for batch in tile_batches(opened, self._source, buffers):
+                        batch["given_up"], given_up = given_up, []
+                        yield batch
+                        # The frame of a generator would keep it while the next one is made.
+                        del batch
+                except DataFormatError as error:
+                    note_failure(self._source.paths, opened.name, str(error))
+                    given_up.append(opened.name)
 
-    def _tile(self, tile: Tile, buffers: Buffers) -> Iterator[Batch]:
-        start = time.perf_counter()
-        reader = open_tile(tile, self._source.survey, self._source.zero_point)
-        seconds = time.perf_counter() - start
-        with contextlib.closing(reader):
-            yield from tile_batches(reader, tile.name, self._source, seconds, buffers)
+    def _open(self, tile: Tile) -> TileReader:
+        return open_tile(tile, self._source.survey, self._source.zero_point)
 
 
-def tile_batches(
-    reader: TileReader,
-    name: str,
-    source: TileSource,
-    read_seconds: float,
-    buffers: Buffers,
-) -> Iterator[Batch]:
-    """Yield the batches of one survey tile, its windows in the order of the plan."""
+def tile_batches(opened: OpenedTile, source: TileSource, buffers: Buffers) -> Iterator[Batch]:
+    """Yield the batches of one survey tile, its windows in the order of the plan.
+
+    Raises:
+        DataFormatError: The survey tile could not be opened, or is damaged where it is read.
+    """
+    reader = opened.reader
     plan = WindowPlan(reader.shape, source.windows)
     starts, mask = plan.starts, MaskCount(plan)
     shape = (source.batch_size, len(reader.background), *plan.window_shape)
@@ -117,18 +117,19 @@ def tile_batches(
             "images": buffers.lend(shape, len(numbers)),
             "background": torch.from_numpy(levels[0]),
             "sigma": torch.from_numpy(levels[1]),
-            "tile": name,
+            "tile": opened.name,
             "windows": numbers,
             "tile_shape": reader.shape,
             "footer": None,
         }
         cut(reader, plan, [starts[n] for n in numbers], batch["images"].numpy(), mask)
-        read_seconds += time.perf_counter() - begin
+        reader.forget(*plan.passed(numbers[-1]))
+        opened.seconds += time.perf_counter() - begin
         if numbers[-1] == len(starts) - 1:
             batch["footer"] = {
                 "cards": dict(reader.cards),
                 "mask_fraction": mask.fraction(),
-                "read_seconds": read_seconds,
+                "read_seconds": opened.seconds,
             }
         yield batch
         del batch

@@ -40,6 +40,10 @@ class TileReader(Protocol):
     background: NDArray[np.float32]
     sigma: NDArray[np.float32]
 
+    @property
+    def n_held(self) -> int:
+        """Number of pixels in memory, all bands together."""
+
     def read(self, rows: slice, columns: slice, out: NDArray[np.float32]) -> None:
         """Write pixels [counts] to `out`, shape (C, h, w), NaN where masked.
 
@@ -48,6 +52,16 @@ class TileReader(Protocol):
 
         Raises:
             DataFormatError: A file is damaged there.
+        """
+
+    def forget(self, row: int, column: int) -> None:
+        """Give back the memory of what lies above `row` and left of `column` [px]."""
+
+    def decode_ahead(self, room: int) -> bool:
+        """Decode rows that will be asked for if they are at most `room` pixels.
+
+        Returns:
+            Whether anything was decoded.
         """
 
     def close(self) -> None:
@@ -63,6 +77,7 @@ class StreamingReader:
 
     def __init__(self, bands: TileBands) -> None:
         self._bands = bands
+        self._is_damaged = False
         self.shape, self.cards = bands.shape, bands.reference.cards
         steps = sample_steps(self.shape)
         samples = [file.sample(steps) for file in bands.files]
@@ -72,6 +87,29 @@ class StreamingReader:
         """Write pixels [counts] to `out`, shape (C, h, w), NaN where masked; see `TileReader`."""
         for file, image in zip(self._bands.files, out, strict=True):
             file.read(rows, columns, image)
+
+    @property
+    def n_held(self) -> int:
+        """Number of pixels in memory, all bands together."""
+        return sum(file.pixels.n_held for file in self._bands.files)
+
+    def forget(self, row: int, column: int) -> None:
+        """Give back the memory of what lies above `row` and left of `column` [px]."""
+        for file in self._bands.files:
+            file.pixels.forget(row, column)
+
+    def decode_ahead(self, room: int) -> bool:
+        """Decode rows that will be asked for if they are at most `room` pixels."""
+        if self._is_damaged:
+            return False
+        try:
+            # All bands keep pace: a window needs the same rows of each.
+            files = sorted(self._bands.files, key=lambda file: file.pixels.rows_decoded)
+            return any(file.decode_ahead(room) for file in files)
+        except DataFormatError:
+            # It is raised again when these rows are asked for; those before are well.
+            self._is_damaged = True
+            return False
 
     def close(self) -> None:
         """Close the files."""
@@ -111,6 +149,18 @@ class WholeTileReader:
     def read(self, rows: slice, columns: slice, out: NDArray[np.float32]) -> None:
         """Write pixels [counts] to `out`, shape (C, h, w), NaN where masked; see `TileReader`."""
         np.copyto(out, self.section(rows, columns))
+
+    @property
+    def n_held(self) -> int:
+        """Number of pixels in memory, all bands together."""
+        return self._images.size
+
+    def forget(self, row: int, column: int) -> None:
+        """All is kept until the end."""
+
+    def decode_ahead(self, room: int) -> bool:
+        """All is decoded."""
+        return False
 
     def close(self) -> None:
         """Nothing is open."""

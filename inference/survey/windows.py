@@ -96,6 +96,25 @@ class WindowPlan:
         )
         return [(row, column) for row in rows for column in columns]
 
+    def passed(self, number: int) -> tuple[int, int]:
+        """Return what no window after this one shows: pixels above a row and left of a column.
+
+        Args:
+            number: Of the window, in the order of `starts`.
+
+        Returns:
+            (row, column) [px].
+        """
+        height, width = self.padded_shape
+        starts = self.starts
+        if number + 1 == len(starts):
+            return height, width
+        row, column = starts[number + 1]
+        if column == starts[0][1]:
+            return row, width
+        below = [start[0] for start in starts if start[0] > row]
+        return min(below, default=height), column
+
     def owners(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return, for each row and each column of cells, the start of the window that owns it."""
         cell = self.shape.cell_px

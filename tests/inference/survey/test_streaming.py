@@ -19,7 +19,7 @@ from lightning import LightningModule
 
 from datagen.errors import DataFormatError
 from datagen.tiles.listing import list_tiles
-from datagen.tiles.sections import CompressedPixels, HeldPixels, MappedPixels, RollingPixels
+from datagen.tiles.sections import CompressedPixels, HeldPixels, MappedPixels, RowPixels
 from datagen.tiles.survey import SurveySettings
 from inference.engine import TILES_FAILED, run
 from inference.survey import dataset, writer
@@ -45,8 +45,8 @@ WINDOWS = WindowShape(32, 16, 8, 8, 8)
 PIECES = {"rows": (1, 0), "strips": (5, 0), "squares": (7, 11)}
 READERS = {
     "plain": MappedPixels,
-    "rows": RollingPixels,
-    "strips": RollingPixels,
+    "rows": RowPixels,
+    "strips": RowPixels,
     "squares": CompressedPixels,
     "scaled": HeldPixels,
 }

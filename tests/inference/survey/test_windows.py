@@ -85,3 +85,21 @@ def test_padding_to_the_alignment_adds_no_cells() -> None:
 def test_windows_that_do_not_fit_are_refused(values: tuple[int, int, int], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         shape_of(*values)
+
+
+@given(height=st.integers(1, 300), width=st.integers(1, 300), stride=st.integers(1, 4))
+@settings(max_examples=60, deadline=None)
+def test_what_windows_have_passed_is_in_none_that_follow(
+    height: int, width: int, stride: int
+) -> None:
+    plan = WindowPlan((height, width), shape_of(64, 16 * stride, 0))
+    h, w = plan.window_shape
+    for number in range(len(plan.starts)):
+        needed = np.zeros(plan.padded_shape, bool)
+        for row, column in plan.starts[number + 1 :]:
+            needed[row : row + h, column : column + w] = True
+        row, column = plan.passed(number)
+        assert not needed[:row, :column].any()
+        # Not less than could be: the next pixels are needed, or there are none.
+        assert needed[row:, :].any() == (row < plan.padded_shape[0])
+        assert column == plan.padded_shape[1] or needed[:row, column:].any()
