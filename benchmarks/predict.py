@@ -1,38 +1,41 @@
 """What does reading cost when survey tiles are predicted: speed, memory, rows that are decoded?
 
-Usage: python benchmarks/predict.py [--size 10000] [--bands 4] [--tiles 1] [--kinds plain rows ...]
+Usage: python benchmarks/predict.py [--size 10000] [--bands 4] [--tiles 2] [--kinds plain rows ...]
 
 Makes survey tiles of its own, plain and compressed, in a temporary folder. Each measurement is a
 whole prediction in a process of its own, on one thread, with an untrained membership network.
-Speed is relative to the same number of forward passes over one window that is in memory. Memory is
-relative to one window (bands x 2560^2 floats): the peak of what is not backed by a file, less what
-there was before, with an encoder that needs none itself. `classic` is the loop that is usually
-written: decode whole survey tiles, unfold them to windows side by side, save the results of each
-batch.
+
+- retained: speed relative to as many forward passes over one window in memory, half of them just
+  before and half just after. `of bound` is relative to the slower one of these passes and of
+  decoding all files in one thread.
+- memory: the peak of what is not backed by a file, less what there was before, with an encoder that
+  needs none itself, in units of one window (bands x 2560^2 floats).
+- decoded: rows that were decoded for each row in the files.
+- common loop: `common_loop.py` on the same survey tiles, with two workers. Memory and
+  processor time of all processes are relative to ours, once with the same windows and no
+  encoder, once with the encoder and each with its own windows.
 """
 
 from __future__ import annotations
 
 import argparse
-import multiprocessing
+import statistics
 import sys
 import tempfile
-import threading
 import time
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from astropy.io import fits
 from numpy.typing import NDArray
-from torch import Tensor
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from benchmarks import common_loop
+from benchmarks.resources import PeakMemory, cpu_seconds, in_process
 from datagen.fields.format import RiceCompression, write_image
 from datagen.tiles.sections import CompressedPixels
 from datagen.tiles.survey import SurveySettings
@@ -44,15 +47,16 @@ from inference.survey.settings import PredictSettings
 from inference.survey.windows import WindowPlan, WindowShape
 
 BANDS = ("g", "r", "i", "z", "y", "u")
-WINDOW_PX, STRIDE_PX, HALO_PX, CELL_PX = 2560, 1536, 512, 256
+WINDOW_PX, CELL_PX = 2560, 256
+# Stride and halo [px]: overlapping windows, and windows side by side as in the common loop.
+OVERLAPPING, SIDE_BY_SIDE = (1536, 512), (2560, 0)
 SCALE_ARCSEC = 0.263
 PIECES: dict[str, tuple[int, int] | None] = {
     "plain": None,
     "squares": (256, 256),
     "rows": (1, 0),
 }
-SECONDS_BETWEEN_LOOKS = 0.01
-SECONDS_OF_A_FORWARD = 0.3
+SECONDS_OF_AN_IDLE_FORWARD = 0.3
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,8 @@ class Job:
         n_tiles: Number of survey tiles.
         prefetch: Batches read ahead.
         is_idle: Whether the encoder only waits.
+        layout: Stride and halo of the windows [px].
+        n_ranks: Processes that share the survey tiles.
     """
 
     folder: Path
@@ -76,12 +82,19 @@ class Job:
     n_tiles: int
     prefetch: int = 0
     is_idle: bool = False
+    layout: tuple[int, int] = OVERLAPPING
+    n_ranks: int = 1
 
     @property
     def n_windows(self) -> int:
         """Number of windows of all survey tiles."""
-        windows = WindowShape(WINDOW_PX, STRIDE_PX, HALO_PX, CELL_PX, CELL_PX)
+        windows = WindowShape(WINDOW_PX, *self.layout, CELL_PX, CELL_PX)
         return len(WindowPlan((self.size, self.size), windows).starts) * self.n_tiles
+
+    @property
+    def window_bytes(self) -> int:
+        """Memory of one window [bytes]."""
+        return 4 * self.n_bands * WINDOW_PX**2
 
 
 @dataclass(frozen=True)
@@ -90,17 +103,17 @@ class Cost:
 
     Args:
         seconds: Wall clock.
-        cpu_seconds: Of all threads.
+        cpu_seconds: Of all threads and processes.
         memory: Peak [windows].
         decoded: Rows decoded per row in the files.
-        n_windows: How many windows were scored.
+        forward: Wall clock of the forward passes alone.
     """
 
     seconds: float
-    cpu_seconds: float
-    memory: float
-    decoded: float
-    n_windows: int
+    cpu_seconds: float = 0.0
+    memory: float = 0.0
+    decoded: float = 0.0
+    forward: float = 0.0
 
 
 class IdleModule(MembershipModule):
@@ -108,35 +121,9 @@ class IdleModule(MembershipModule):
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int = 0) -> dict[str, Any]:
         """Wait, and return a probability of 0.5 per cell."""
-        time.sleep(SECONDS_OF_A_FORWARD)
+        time.sleep(SECONDS_OF_AN_IDLE_FORWARD)
         n, _, height, width = batch["images"].shape
         return {"scores": torch.full((n, height // CELL_PX, width // CELL_PX), 0.5)}
-
-
-class PeakMemory(threading.Thread):
-    """Watches how much memory of this process no file stands behind."""
-
-    def __init__(self) -> None:
-        super().__init__(daemon=True)
-        self._is_over = threading.Event()
-        self._before = self._peak = anonymous_bytes()
-
-    def run(self) -> None:
-        """Look until it is over."""
-        while not self._is_over.wait(SECONDS_BETWEEN_LOOKS):
-            self._peak = max(self._peak, anonymous_bytes())
-
-    def stop(self) -> int:
-        """Return how much more than at the start there was [bytes]."""
-        self._is_over.set()
-        self.join()
-        return self._peak - self._before
-
-
-def anonymous_bytes() -> int:
-    """Return the resident memory of this process without pages of files [bytes]."""
-    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
-    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Anonymous:"))
 
 
 def write_tiles(job: Job) -> None:
@@ -192,9 +179,12 @@ def settings_of(job: Job) -> tuple[PredictSettings, SurveySettings]:
         reference_band=bands[0],
         blank_value=0.0,
     )
-    predict: dict[str, Any] = {"accelerator": "cpu", "strategy": "auto", "precision": "32-true"}
-    predict |= {"batch_size": 1, "num_workers": 0, "devices": 1, "num_nodes": 1, "n_threads": 1}
-    predict |= {"window_px": WINDOW_PX, "stride_px": STRIDE_PX, "halo_px": HALO_PX, "blend": "crop"}
+    strategy = "ddp_spawn" if job.n_ranks > 1 else "auto"
+    predict: dict[str, Any] = {"accelerator": "cpu", "strategy": strategy}
+    predict |= {"precision": "32-true", "compile": False, "devices": job.n_ranks}
+    predict |= {"batch_size": 1, "num_workers": 0, "num_nodes": 1, "n_threads": 1}
+    predict |= {"window_px": WINDOW_PX, "blend": "crop"}
+    predict |= dict(zip(("stride_px", "halo_px"), job.layout, strict=True))
     predict |= {"threshold": 0.9, "prevalence": None, "separation_cells": 3, "min_cells": 1}
     predict |= {"merge_radius_arcmin": 1.0, "regions": False, "overwrite": True}
     paths: dict[str, Any] = {
@@ -206,83 +196,59 @@ def settings_of(job: Job) -> tuple[PredictSettings, SurveySettings]:
 
 
 def measure_prediction(job: Job) -> Cost:
-    """Predict all survey tiles."""
+    """Predict all survey tiles, between the two halves of the forward passes."""
     torch.set_num_threads(1)
     quiet_lightning()
     settings, survey = settings_of(job)
-    prediction = SurveyRun(settings, survey, build_module(job), "0" * 64)
+    module = build_module(job)
+    prediction = SurveyRun(settings, survey, module, "0" * 64)
     n_decoded = count_decoded_pixels()
+    forward = 0.0 if job.is_idle else time_forward(module, job, job.n_windows // 2)
     memory = PeakMemory() if job.is_idle else None
     if memory is not None:
         memory.start()
-    start, cpu = time.perf_counter(), time.process_time()
+    start, cpu = time.perf_counter(), cpu_seconds()
     assert run(prediction) == 0
-    seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
-    peak = memory.stop() if memory is not None else 0
+    seconds, cpu = time.perf_counter() - start, cpu_seconds() - cpu
+    peak = memory.stop() / job.window_bytes if memory is not None else 0.0
+    if not job.is_idle:
+        forward += time_forward(module, job, job.n_windows - job.n_windows // 2)
     decoded = sum(n_decoded) / (job.n_tiles * job.n_bands * job.size**2)
-    return Cost(seconds, cpu, peak / window_bytes(job), decoded, job.n_windows)
+    return Cost(seconds, cpu, peak, decoded, forward)
 
 
-def measure_forward(job: Job) -> Cost:
-    """Score as many windows, all of them the same one in memory."""
-    torch.set_num_threads(1)
-    module = build_module(job)
+def time_forward(module: MembershipModule, job: Job, n_windows: int) -> float:
+    """Return how long it takes to score one window in memory again and again [s]."""
     shape = (1, job.n_bands, WINDOW_PX, WINDOW_PX)
     images = torch.randn(shape, generator=torch.Generator().manual_seed(0)) * 3
     levels = {"background": torch.zeros(1, job.n_bands), "sigma": torch.full((1, job.n_bands), 3.0)}
     with torch.inference_mode():
         module.predict_step({"images": images, **levels})
-        start, cpu = time.perf_counter(), time.process_time()
-        for _ in range(job.n_windows):
+        start = time.perf_counter()
+        for _ in range(n_windows):
             module.predict_step({"images": images, **levels})
-    seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
-    return Cost(seconds, cpu, 0.0, 0.0, job.n_windows)
+    return time.perf_counter() - start
 
 
 def measure_decoding(job: Job) -> Cost:
     """Decode all files, each at once."""
-    start, cpu = time.perf_counter(), time.process_time()
+    start, cpu = time.perf_counter(), cpu_seconds()
     for path in sorted((job.folder / job.kind).glob("*/*.fits")):
-        read_whole(path)
-    seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
-    return Cost(seconds, cpu, 0.0, 1.0, job.n_windows)
+        common_loop.read_whole(path)
+    return Cost(time.perf_counter() - start, cpu_seconds() - cpu)
 
 
-def measure_classic(job: Job) -> Cost:
-    """Decode whole survey tiles, unfold them to windows side by side, save each batch's result."""
+def measure_common_loop(job: Job) -> Cost:
+    """Predict all survey tiles with the common loop."""
     torch.set_num_threads(1)
     module = build_module(job)
-    memory = PeakMemory()
+    folders = sorted((job.folder / job.kind).iterdir())
+    memory = PeakMemory(with_children=True)
     memory.start()
-    n_windows = 0
-    start, cpu = time.perf_counter(), time.process_time()
-    with torch.inference_mode():
-        for folder in sorted((job.folder / job.kind).iterdir()):
-            windows = unfold(np.stack([read_whole(path) for path in sorted(folder.iterdir())]))
-            for number, window in enumerate(windows):
-                levels = {"background": torch.zeros(1, job.n_bands)}
-                levels |= {"sigma": torch.full((1, job.n_bands), 3.0)}
-                scores = module.predict_step({"images": window[None], **levels})["scores"]
-                torch.save(scores, job.folder / f"classic-{folder.name}-{number}.pt")
-            n_windows += len(windows)
-            del windows
-    seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
-    return Cost(seconds, cpu, memory.stop() / window_bytes(job), 1.0, n_windows)
-
-
-def unfold(images: NDArray[np.float32]) -> Tensor:
-    """Return windows side by side (N, C, h, w) of images (C, H, W), padded with zeros."""
-    tensor = torch.from_numpy(images)
-    below, right = -tensor.shape[1] % WINDOW_PX, -tensor.shape[2] % WINDOW_PX
-    tensor = torch.nn.functional.pad(tensor, (0, right, 0, below))
-    parts = tensor.unfold(1, WINDOW_PX, WINDOW_PX).unfold(2, WINDOW_PX, WINDOW_PX)
-    return parts.permute(1, 2, 0, 3, 4).reshape(-1, len(images), WINDOW_PX, WINDOW_PX)
-
-
-def read_whole(path: Path) -> NDArray[np.float32]:
-    """Return all pixels of the first image of a file."""
-    with fits.open(path) as hdus:
-        return np.array(next(hdu.data for hdu in hdus if hdu.data is not None), np.float32)
+    start, cpu = time.perf_counter(), cpu_seconds()
+    common_loop.predict(module, folders, job.size, WINDOW_PX, job.folder)
+    seconds, cpu = time.perf_counter() - start, cpu_seconds() - cpu
+    return Cost(seconds, cpu, memory.stop() / job.window_bytes)
 
 
 def count_decoded_pixels() -> list[int]:
@@ -300,56 +266,61 @@ def count_decoded_pixels() -> list[int]:
     return counts
 
 
-def window_bytes(job: Job) -> int:
-    """Return the memory of one window [bytes]."""
-    return 4 * job.n_bands * WINDOW_PX**2
-
-
-def in_process(function: Any, job: Job) -> Cost:  # noqa: ANN401 - one of the above
-    """Return what a measurement finds in a process of its own."""
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=context) as executor:
-        cost: Cost = executor.submit(function, job).result()
-    return cost
-
-
-def report(job: Job, forward: float, bound: float) -> None:
-    """Measure one kind of files and print a line of the table.
-
-    Args:
-        job: What to measure.
-        forward: Time of the forward passes alone [s].
-        bound: The same, or the time to decode all files alone if that is more [s].
-    """
+def report_reading(job: Job, n_repeats: int) -> None:
+    """Print what reading one kind of files costs, for each number of batches ahead."""
+    decoding = 0.0 if PIECES[job.kind] is None else in_process(measure_decoding, job).seconds
     memory = in_process(measure_prediction, replace(job, is_idle=True)).memory
-    cost = in_process(measure_prediction, job)
-    print(
-        f"{job.kind:8} {job.prefetch:8d} {forward / cost.seconds:9.3f} "
-        f"{bound / cost.seconds:9.3f} {memory:8.2f} {cost.decoded:8.3f} {cost.cpu_seconds:8.1f} "
-        f"{cost.n_windows / cost.cpu_seconds:8.3f}",
-        flush=True,
+    costs = [in_process(measure_prediction, job) for _ in range(n_repeats)]
+    retained = [cost.forward / cost.seconds for cost in costs]
+    bound = [max(cost.forward, decoding) / cost.seconds for cost in costs]
+    cpu = statistics.median(cost.cpu_seconds for cost in costs) / job.n_tiles
+    say(
+        f"{job.kind:8} {job.prefetch:8d} {statistics.median(retained):9.3f} "
+        f"{statistics.median(bound):9.3f} {memory:8.2f} {costs[0].decoded:8.3f} {cpu:11.1f}"
     )
 
 
-def compare(job: Job, kinds: list[str], ahead: list[int]) -> None:
-    """Print the table."""
-    forward = in_process(measure_forward, job)
-    print(f"{job.n_windows} windows, forward only: {forward.seconds:.1f} s")
-    print("kind     prefetch  retained  of bound   memory  decoded    CPU s  win/CPU")
+def report_common_loop(job: Job) -> None:
+    """Print what the common loop costs, relative to ours."""
+    reading = replace(job, is_idle=True, layout=SIDE_BY_SIDE)
+    theirs, ours = (in_process(f, reading) for f in (measure_common_loop, measure_prediction))
+    ahead = in_process(measure_prediction, replace(reading, prefetch=1))
+    theirs_all, ours_all = (in_process(f, job) for f in (measure_common_loop, measure_prediction))
+    say(
+        f"{job.kind:8} {theirs.memory:8.1f} {theirs.memory / ours.memory:10.1f} "
+        f"{theirs.memory / ahead.memory:10.1f} {theirs.cpu_seconds / ours.cpu_seconds:12.1f} "
+        f"{theirs_all.cpu_seconds / ours_all.cpu_seconds:13.1f}"
+    )
+
+
+def report_ranks(job: Job) -> None:
+    """Print how much faster two ranks are than one, their start included."""
+    one = in_process(measure_prediction, job)
+    two = in_process(measure_prediction, replace(job, n_ranks=2))
+    say(f"{job.kind:8} two ranks: {one.seconds / two.seconds:.2f} times the speed of one")
+
+
+def compare(job: Job, kinds: list[str], ahead: list[int], n_repeats: int) -> None:
+    """Print the tables."""
     for kind in kinds:
-        stored = replace(job, kind=kind)
-        write_tiles(stored)
-        bound = forward.seconds
-        if PIECES[kind] is not None:
-            bound = max(bound, in_process(measure_decoding, stored).seconds)
+        write_tiles(replace(job, kind=kind))
+    say(f"{job.n_tiles} survey tiles of {job.size} px, {job.n_windows} windows, one thread\n")
+    say("kind     prefetch  retained  of bound   memory  decoded  CPU s/tile")
+    for kind in kinds:
         for prefetch in ahead:
-            report(replace(stored, prefetch=prefetch), forward.seconds, bound)
-    stored = replace(job, kind=kinds[-1])
-    cost = in_process(measure_classic, stored)
-    print(
-        f"classic  (on {stored.kind}: {cost.n_windows} windows) {cost.memory:18.2f} "
-        f"{cost.decoded:8.3f} {cost.cpu_seconds:8.1f} {cost.n_windows / cost.cpu_seconds:8.3f}"
-    )
+            report_reading(replace(job, kind=kind, prefetch=prefetch), n_repeats)
+    say("\ncommon loop: memory, and relative to ours")
+    say("kind       memory / no ahead    / ahead CPU, reading CPU, encoder")
+    for kind in kinds:
+        report_common_loop(replace(job, kind=kind))
+    say("")
+    report_ranks(replace(job, kind=kinds[0]))
+
+
+def say(text: str) -> None:
+    """Print a line at once."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
 
 
 def main() -> None:
@@ -357,13 +328,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--size", type=int, default=10000, help="side of a survey tile [px]")
     parser.add_argument("--bands", type=int, default=4, choices=range(1, len(BANDS) + 1))
-    parser.add_argument("--tiles", type=int, default=1)
+    parser.add_argument("--tiles", type=int, default=2)
     parser.add_argument("--prefetch", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--kinds", nargs="+", default=list(PIECES), choices=PIECES)
+    parser.add_argument("--repeats", type=int, default=3, help="of which the median counts")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="skyfold-") as folder:
         job = Job(Path(folder), "plain", options.size, options.bands, options.tiles)
-        compare(job, options.kinds, options.prefetch)
+        compare(job, options.kinds, options.prefetch, options.repeats)
 
 
 if __name__ == "__main__":

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning import Trainer
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 
 from conf.build import build_settings
+from datagen.errors import ConfigError
 from datagen.tiles.survey import SurveySettings
 from encoders.checkpoint import load_with_sha256
 from encoders.devices import check_sweep, n_devices, quiet_lightning, trainer_words
+from inference.survey.loading import SurveyData
 from inference.survey.run import SurveyRun
 from inference.survey.settings import PredictSettings
 
@@ -56,8 +61,12 @@ def run(job: SurveyRun) -> int:
     log.info("%d survey tiles to predict, %d finished before", n_pending, n_done)
     if n_pending:
         trainer = build_trainer(job)
-        # Predictions that are kept in memory would grow with the survey.
-        trainer.predict(job.module, datamodule=job.data(), return_predictions=False)
+        if job.settings.compile:
+            # All windows of most surveys have one shape; in place, so that its attributes stay.
+            job.module.network.compile()  # type: ignore[union-attr] # a torch module
+        with _naming_memory(job.settings):
+            # Predictions that are kept in memory would grow with the survey.
+            trainer.predict(job.module, datamodule=SurveyData(job), return_predictions=False)
     # Launchers take a child's status for a crash: only the first rank reports failed tiles.
     if getattr(rank_zero_only, "rank", 0) != 0:
         return 0
@@ -89,6 +98,20 @@ def _trainer(job: SurveyRun, settings: PredictSettings) -> Trainer:
         use_distributed_sampler=False,
         default_root_dir=settings.output_dir,
     )
+
+
+@contextlib.contextmanager
+def _naming_memory(settings: PredictSettings) -> Iterator[None]:
+    """Say which settings decide how much memory of a GPU is needed."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise ConfigError(
+            f"the GPU has too little memory for predict.batch_size = {settings.batch_size} windows "
+            f"of predict.window_px = {settings.window_px} in {settings.precision}; choose smaller "
+            "ones, or predict.precision=bf16-mixed",
+            value=settings.batch_size,
+        ) from error
 
 
 def _quiet() -> None:

@@ -17,9 +17,14 @@ Item = TypeVar("Item")
 
 
 class Buffers:
-    """Lends tensors; when the last reference to one is gone, its memory is lent again."""
+    """Lends tensors; when the last reference to one is gone, its memory is lent again.
 
-    def __init__(self) -> None:
+    Args:
+        is_pinned: Whether a GPU shall be able to fetch it by itself.
+    """
+
+    def __init__(self, is_pinned: bool = False) -> None:
+        self._is_pinned = is_pinned
         self._shape: tuple[int, ...] = ()
         self._free: list[NDArray[np.float32]] = []
 
@@ -30,12 +35,18 @@ class Buffers:
         """
         if shape != self._shape:
             self._shape, self._free = shape, []
-        memory = self._free.pop() if self._free else np.empty(shape, np.float32)
+        memory = self._free.pop() if self._free else self._allocate(shape)
         # The tensor holds the view, and all its slices and aliases hold the same storage. A slice
         # of a tensor would hold that tensor, too, and `set_` on it would free nothing.
         view = memory[:n]
         weakref.finalize(view, self._free.append, memory).atexit = False
         return torch.from_numpy(view)
+
+    def _allocate(self, shape: tuple[int, ...]) -> NDArray[np.float32]:
+        if not self._is_pinned:
+            return np.empty(shape, np.float32)
+        pinned: NDArray[np.float32] = torch.empty(shape, pin_memory=True).numpy()
+        return pinned
 
 
 class _Reader(threading.Thread):

@@ -38,6 +38,7 @@ class TileSource:
         batch_size: Windows in a batch.
         paths: Where failures are noted.
         prefetch: Batches that a thread reads ahead.
+        is_pinned: Whether batches lie where a GPU can fetch them by itself.
     """
 
     survey: SurveySettings
@@ -46,6 +47,7 @@ class TileSource:
     batch_size: int
     paths: OutputPaths
     prefetch: int = 0
+    is_pinned: bool = False
 
 
 class WindowDataset(IterableDataset[Batch]):
@@ -81,7 +83,7 @@ class WindowDataset(IterableDataset[Batch]):
         return read_ahead(self._batches(queue), self._source.prefetch, queue.work_ahead)
 
     def _batches(self, queue: TileQueue) -> Generator[Batch]:
-        buffers = Buffers()
+        buffers = Buffers(self._source.is_pinned)
         given_up: list[str] = []
         with contextlib.closing(queue):
             while (opened := queue.take()) is not None:

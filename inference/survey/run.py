@@ -4,33 +4,29 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from lightning import LightningDataModule, LightningModule
-from torch.utils.data import DataLoader
+from lightning import LightningModule
 
 from datagen import files
 from datagen.errors import CheckpointError, ConfigError
 from datagen.tiles.bands import SCALE_TOLERANCE, check_zero_point
-from datagen.tiles.listing import Tile, list_tiles, shard
+from datagen.tiles.listing import Tile, list_tiles
 from datagen.tiles.survey import SurveySettings, survey_values
 from inference.survey.blending import correct_prevalence
 from inference.survey.candidates import CandidateRule
 from inference.survey.collect import collect
-from inference.survey.dataset import Batch, TileSource, WindowDataset
+from inference.survey.dataset import TileSource
 from inference.survey.records import OutputPaths, check_run, is_done, remove, tile_hash
 from inference.survey.settings import PredictSettings
 from inference.survey.windows import WindowShape
 from inference.survey.writer import Correction, Product, TileWriter
 
 log = logging.getLogger(__name__)
-
-_MORE_THAN_ANY_SURVEY = 1 << 40
 
 
 class SurveyRun:
@@ -70,14 +66,6 @@ class SurveyRun:
         self.tiles = list_tiles(Path(settings.cached_data_path), survey)
         check_run(self.paths, self.run, settings.overwrite)
         _check_writable(self.paths.root)
-        self._source = TileSource(
-            survey=survey,
-            zero_point=float(card["zero_point"]),
-            windows=self.windows,
-            batch_size=settings.batch_size,
-            paths=self.paths,
-            prefetch=settings.prefetch,
-        )
 
     def pending(self) -> list[Tile]:
         """Return the survey tiles without results of this run, sorted by name."""
@@ -99,9 +87,16 @@ class SurveyRun:
                 remove(path)
         files.write_json(self.paths.run, self.run)
 
-    def data(self) -> SurveyData:
-        """Return what Lightning reads from."""
-        return SurveyData(self, self._source)
+    def source(self) -> TileSource:
+        """Return how survey tiles are read."""
+        return TileSource(
+            survey=self.survey,
+            zero_point=float(self.module.card["zero_point"]),  # type: ignore[index]
+            windows=self.windows,
+            batch_size=self.settings.batch_size,
+            paths=self.paths,
+            prefetch=self.settings.prefetch,
+        )
 
     def writer(self) -> TileWriter:
         """Return the callback that saves the results."""
@@ -142,82 +137,6 @@ class SurveyRun:
             "cached_data_path": str(Path(self.settings.cached_data_path).absolute()),
             "package_version": _version(),
         }
-
-
-class SurveyData(LightningDataModule):
-    """Gives each rank its survey tiles.
-
-    Args:
-        run: The prediction.
-        source: How to read.
-    """
-
-    def __init__(self, run: SurveyRun, source: TileSource) -> None:
-        super().__init__()
-        self._run = run
-        self._source = source
-        self._tiles: list[Tile] = []
-
-    @property
-    def n_tiles(self) -> int:
-        """Number of survey tiles of this rank."""
-        return len(self._tiles)
-
-    def setup(self, stage: str) -> None:
-        """Agree on what is to be done; later the ranks go their own ways."""
-        trainer = self.trainer
-        assert trainer is not None
-        _check_same_checkpoint(trainer.strategy, self._run.run["checkpoint"])
-        pending: list[Tile] = []
-        if trainer.is_global_zero:
-            pending = self._run.pending()
-            self._run.prepare_output()
-        # The ranks start at different times; only one look at the folder counts.
-        pending = trainer.strategy.broadcast(pending)
-        self._tiles = shard(pending, trainer.global_rank, trainer.world_size)
-
-    def predict_dataloader(self) -> WindowLoader:
-        """Return the loader of this rank's windows, in whole batches."""
-        dataset = WindowDataset(self._source, self._tiles)
-        return WindowLoader(dataset, self._run.settings.num_workers)
-
-    def transfer_batch_to_device(
-        self, batch: Batch, device: torch.device, dataloader_idx: int
-    ) -> Batch:
-        """Return a batch on the device; one that was copied there gives its memory back."""
-        moved: Batch = super().transfer_batch_to_device(batch, device, dataloader_idx)
-        if moved["images"] is not batch["images"]:
-            batch["images"].set_()
-        return moved
-
-
-class WindowLoader:
-    """Yields the batches of a dataset and claims a length that it never reaches.
-
-    Without a length, Lightning holds one more batch in memory, to know which is the last one.
-
-    Args:
-        dataset: The windows of this rank.
-        num_workers: Loader processes; 0 reads in this one.
-    """
-
-    def __init__(self, dataset: WindowDataset, num_workers: int) -> None:
-        self._dataset = dataset
-        self._num_workers = num_workers
-
-    def __len__(self) -> int:
-        return _MORE_THAN_ANY_SURVEY
-
-    def __iter__(self) -> Iterator[Batch]:
-        return iter(
-            DataLoader(
-                self._dataset,
-                batch_size=None,
-                num_workers=self._num_workers,
-                collate_fn=_as_is,
-                pin_memory=False,
-            )
-        )
 
 
 def check_card(card: Mapping[str, Any], survey: SurveySettings) -> None:
@@ -308,24 +227,6 @@ def threshold(settings: PredictSettings, module: LightningModule) -> float:
     tuned = np.array([float(module.threshold)], np.float32)  # type: ignore[arg-type] # a buffer
     correct = prevalence_correction(settings, module)
     return round(float((correct(tuned) if correct else tuned)[0]), 7)
-
-
-def _check_same_checkpoint(strategy: Any, mine: str) -> None:  # noqa: ANN401 - of any kind
-    """Make sure that all ranks read the same checkpoint; raises on all of them or on none."""
-    first = strategy.broadcast(mine)
-    if strategy.reduce_boolean_decision(mine == first, all=True):
-        return
-    raise CheckpointError(
-        "expected all ranks to read the same checkpoint, but predict.weight_save_path changed "
-        f"while they started (first rank {first[:12]}, this one {mine[:12]}); start again",
-        value=mine,
-        allowed=first,
-    )
-
-
-def _as_is(batch: Any) -> Any:  # noqa: ANN401 - torch's signature
-    """Keep a batch as the dataset made it; the default would turn arrays into tensors."""
-    return batch
 
 
 def _check_writable(folder: Path) -> None:

@@ -27,6 +27,7 @@ class PredictSettings:
         strategy: Lightning's word for how several devices work together.
         num_nodes: Number of machines.
         precision: Lightning's word, such as 32-true or bf16-mixed.
+        compile: Compile the encoder for the shape of the windows before the first one.
         n_threads: CPU threads of each rank; fixed because sums depend on it in the last bits.
         overwrite: Compute finished survey tiles again, and accept other settings than before.
         threshold: Cells with a greater probability form candidates; null takes the tuned one.
@@ -53,6 +54,7 @@ class PredictSettings:
     strategy: str
     num_nodes: int
     precision: str
+    compile: bool
     n_threads: int
     overwrite: bool
     threshold: float | None
@@ -86,9 +88,10 @@ class PredictSettings:
 
     def result_settings(self) -> dict[str, Any]:
         """Return the settings on which scores and catalogues depend."""
-        names = ("batch_size", "n_threads", "precision", "threshold", "prevalence", "window_px")
-        more = ("stride_px", "halo_px", "blend", "separation_cells", "min_cells", "regions")
-        return {name: getattr(self, name) for name in names + more}
+        names = ("batch_size", "n_threads", "precision", "compile", "threshold", "prevalence")
+        windows = ("window_px", "stride_px", "halo_px", "blend")
+        candidates = ("separation_cells", "min_cells", "regions")
+        return {name: getattr(self, name) for name in names + windows + candidates}
 
 
 def _at_least(name: str, value: float, least: float) -> None:

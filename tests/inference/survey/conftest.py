@@ -74,6 +74,7 @@ def settings(tmp_path: Path) -> PredictSettings:
         strategy="auto",
         num_nodes=1,
         precision="32-true",
+        compile=False,
         n_threads=1,
         overwrite=False,
         threshold=None,

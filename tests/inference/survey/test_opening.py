@@ -136,7 +136,7 @@ def test_damage_that_is_found_early_is_told_in_its_place(
     while (opened := queue.take()) is not None:
         names.append(opened.name)
         if opened.name == "T1":
-            with pytest.raises(DataFormatError, match="T1_g.fits cannot be read.*truncated"):
+            with pytest.raises(DataFormatError, match=r"T1_g.fits cannot be read.*truncated"):
                 _ = opened.reader
             continue
         plan = WindowPlan(opened.reader.shape, WINDOWS)

@@ -369,3 +369,21 @@ def test_ranks_with_other_checkpoints_are_refused(
     )
     with pytest.raises(CheckpointError, match=r"first rank bbbbbbbbbbbb, this one aaaaaaaaaaaa"):
         data.setup("predict")
+
+
+def test_a_gpu_that_is_too_small_is_named(
+    settings: PredictSettings,
+    survey: SurveySettings,
+    module: LightningModule,
+    tile: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tile(tmp_path / "tiles", "T0")
+
+    def fail(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(type(module), "predict_step", fail)
+    with pytest.raises(ConfigError, match=r"predict.batch_size = 2 windows of predict.window_px"):
+        run(SurveyRun(settings, survey, module, SHA))
