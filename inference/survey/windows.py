@@ -38,7 +38,9 @@ class WindowShape:
             value = getattr(self, name)
             if value % unit:
                 low = value // unit * unit
-                allowed = f"a multiple of {unit}, such as {low or unit} or {low + unit}"
+                # A window of no pixels is none; a halo may have none.
+                low += 0 if low or name == "halo_px" else unit
+                allowed = f"a multiple of {unit}, such as {low} or {low + unit}"
                 raise ConfigError(
                     f"expected predict.{name} to be {allowed}, because the encoder's cells and "
                     f"strides repeat every {unit} px, but got predict.{name} = {value}",
