@@ -134,12 +134,12 @@ def test_wrong_keys_are_explained(
 def test_killed_runs_resume_to_the_same_bytes(
     root: Path, prepared: Path, tile: Callable[..., Path]
 ) -> None:
-    for number in range(3, 12):
+    for number in range(3, 18):
         tile(prepared / "data" / "survey", f"T{number:02d}", (400, 403), number, ra=10 + number)
     words = command(root, *OURS)
     assert call(prepared, [*words, "predict.output_dir=whole"]).returncode == 0
     rng = random.Random(0)
-    for _ in range(5):
+    for _ in range(10):
         run = subprocess.Popen(
             [*words, "predict.output_dir=killed"], cwd=prepared, stderr=subprocess.DEVNULL
         )
