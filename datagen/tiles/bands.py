@@ -116,6 +116,18 @@ def open_band(path: Path, survey: SurveySettings, band: str, zero_point: float) 
         raise
 
 
+def read_layout(path: Path, survey: SurveySettings) -> tuple[tuple[int, int], WCS]:
+    """Return the shape (H, W) [px] and the WCS of a band file, of which only headers are read.
+
+    Raises:
+        DataFormatError: The file is damaged, is no FITS file, or lacks what is needed.
+    """
+    with reading(path), fits.open(path) as hdus:
+        hdu = _image_hdu(hdus, survey.hdu, path)
+        shape = (int(hdu.shape[0]), int(hdu.shape[1]))
+        return shape, celestial_wcs(wcs_cards(hdu.header), path.name)
+
+
 def _check_scale(scale: float, wanted: float, path: Path) -> None:
     if not abs(scale / wanted - 1) <= SCALE_TOLERANCE:
         raise DataFormatError(

@@ -30,12 +30,15 @@ class Tile:
     problem: str | None = None
 
 
-def list_tiles(folder: Path, survey: SurveySettings) -> list[Tile]:
+def list_tiles(
+    folder: Path, survey: SurveySettings, key: str = "predict.cached_data_path"
+) -> list[Tile]:
     """Return the survey tiles below `folder`, sorted by name.
 
     Args:
-        folder: `predict.cached_data_path`.
+        folder: Where the survey tiles are.
         survey: How the survey names its files.
+        key: The setting that named the folder, for messages.
 
     Returns:
         Every tile of which at least one band exists; incomplete ones carry their problem.
@@ -45,8 +48,8 @@ def list_tiles(folder: Path, survey: SurveySettings) -> list[Tile]:
     """
     if not folder.is_dir():
         raise DataNotFoundError(
-            f"predict.cached_data_path = {folder} is not a folder; simulated survey tiles are made "
-            f"by `{BUILD_SURVEY}`",
+            f"{key} = {folder} is not a folder; simulated survey tiles are made by "
+            f"`{BUILD_SURVEY}`",
             value=str(folder),
         )
     found = _files_by_tile(folder, survey)

@@ -35,6 +35,7 @@ class TileBands:
         self.survey = survey
         paths = dict(zip(survey.bands, tile.paths, strict=True))
         self._files: dict[str, BandFile] = {}
+        self._held: dict[int, NDArray[np.float32]] = {}
         try:
             # What is wrong in all files is said of the reference band.
             for band in sorted(survey.bands, key=lambda band: band != survey.reference_band):
@@ -51,6 +52,23 @@ class TileBands:
         """Close the files."""
         for file in self._files.values():
             file.close()
+
+    def read(self, rows: slice, columns: slice, out: NDArray[np.float32]) -> None:
+        """Write a section of all bands [counts] to `out`, shape (C, h, w), NaN where masked.
+
+        Bands that have to be resampled are held whole once they were asked for.
+
+        Raises:
+            DataFormatError: A file is damaged there.
+        """
+        for index, image in enumerate(out):
+            if not self.is_moved[index]:
+                self.files[index].read(rows, columns, image)
+                continue
+            if index not in self._held:
+                self._held[index] = np.empty(self.shape, np.float32)
+                self.whole(index, self._held[index])
+            np.copyto(image, self._held[index][rows, columns])
 
     def whole(self, index: int, out: NDArray[np.float32]) -> None:
         """Write all pixels of a band, on those of the reference band, to `out` (H, W)."""
