@@ -79,7 +79,7 @@ def test_images_show_every_cell_of_a_tile(length: int, size: int, cell: int) -> 
 def test_bytes_do_not_depend_on_workers_or_shards(config_of: MakeConfig, tmp_path: Path) -> None:
     assert pipeline.run(config_of()) == {"made": 3, "skipped": 0}
     whole = hashes(tmp_path / "tiles")
-    names = [f"file_data_{tile}-0_size_6.pt" for tile in "ABC"]
+    names = [f"file_data_{tile}-0_size_4.pt" for tile in "ABC"]
     assert list(whole) == names
     assert pipeline.run(config_of()) == {"made": 0, "skipped": 3}
     for shard in ([1, 2], [0, 2]):
@@ -92,9 +92,9 @@ def test_bytes_do_not_depend_on_workers_or_shards(config_of: MakeConfig, tmp_pat
 
 def test_parts_hold_the_same_images(config_of: MakeConfig, tmp_path: Path) -> None:
     pipeline.run(config_of(nfiles=1))
-    pipeline.run(config_of(nfiles=1, images_per_file=4, data_dir=str(tmp_path / "parts")))
-    whole = read_file_data(tmp_path / "tiles/file_data/file_data_A-0_size_6.pt")
-    names = ["file_data_A-0_size_4.pt", "file_data_A-1_size_2.pt"]
+    pipeline.run(config_of(nfiles=1, images_per_file=3, data_dir=str(tmp_path / "parts")))
+    whole = read_file_data(tmp_path / "tiles/file_data/file_data_A-0_size_4.pt")
+    names = ["file_data_A-0_size_3.pt", "file_data_A-1_size_1.pt"]
     assert list(hashes(tmp_path / "parts")) == names
     parts = [d for name in names for d in read_file_data(tmp_path / "parts/file_data" / name)]
     for one, other in zip(whole, parts, strict=True):
@@ -110,7 +110,7 @@ def test_a_changed_band_file_is_read_again(config_of: MakeConfig, sky: Path) -> 
     assert pipeline.run(config_of()) == {"made": 1, "skipped": 2}
     changed = {name for name, digest in hashes(sky.parent / "tiles").items()
                if before[name] != digest}  # fmt: skip
-    assert changed == {"file_data_B-0_size_6.pt"}
+    assert changed == {"file_data_B-0_size_4.pt"}
 
 
 def test_damaged_tiles_are_noted_and_tried_again(
@@ -140,7 +140,7 @@ def test_masked_pixels_are_nan_and_cells_full_of_them_do_not_count(
     with fits.open(sky / "A" / "A_r.fits", mode="update") as hdus:
         hdus[0].data[:16, 100:110] = np.inf
     pipeline.run(config_of(nfiles=1))
-    path = sky.parent / "tiles/file_data/file_data_A-0_size_6.pt"
+    path = sky.parent / "tiles/file_data/file_data_A-0_size_4.pt"
     first, second = read_file_data(path)[:2]
     assert np.isnan(first["images"][0]).sum() == 16 * 17
     assert first["tile_catalog"]["cell_weight"][:2, 0, 0, 0].tolist() == [0.0, 1.0]
@@ -168,8 +168,9 @@ def test_bands_that_disagree_are_resampled(config_of: MakeConfig, sky: Path) -> 
         hdus[0].header["CRPIX1"] += 1.0
         image = np.array(hdus[0].data)
     assert pipeline.run(config_of(nfiles=1))["failed"] == 1
-    pipeline.run(config_of(nfiles=1, survey={"align": True}))
-    data = read_file_data(sky.parent / "tiles/file_data/file_data_A-0_size_6.pt")
+    aligned = str(sky.parent / "aligned")
+    pipeline.run(config_of(nfiles=1, survey={"align": True}, data_dir=aligned))
+    data = read_file_data(sky.parent / "aligned/file_data/file_data_A-0_size_4.pt")
     np.testing.assert_allclose(data[0]["images"][0], image[:96, 1:97], atol=1e-3)
     assert WCS(fits.Header(data[0]["meta"]["wcs"])).wcs.crpix.tolist() == [102.0, 75.5]
 
