@@ -6,7 +6,7 @@ import functools
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from astropy.table import Table
@@ -226,7 +226,7 @@ def _magnitude_column(config: TilesConfig, table: Table, band: str) -> str | Non
         if name in table.colnames:
             return name
     for name in ARRAY_NAMES:
-        shape = np.shape(table[name]) if name in table.colnames else ()
+        shape: Any = table[name].shape if name in table.colnames else ()
         index = ARRAYS.get(shape[-1], "").find(band) if len(shape) > 1 else -1
         if index >= 0:
             return f"{name}[{index}]"

@@ -7,10 +7,20 @@ from numpy.typing import NDArray
 
 from datagen.errors import DataFormatError
 from datagen.tiles.align import TOLERANCE_PX, largest_offset_px, resample
-from datagen.tiles.bands import BandFile, open_band
+from datagen.tiles.bands import BandFile, PlaneFiles, open_band
 from datagen.tiles.listing import Tile
 from datagen.tiles.sections import strips
 from datagen.tiles.survey import SurveySettings
+
+
+def plane_files(tile: Tile, survey: SurveySettings) -> list[PlaneFiles]:
+    """Return for each band of a survey tile its planes and their files."""
+    files = iter(tile.planes)
+    by_plane = [tile.paths if plane.pattern is None else next(files) for plane in survey.planes]
+    return [
+        list(zip(survey.planes, [paths[k] for paths in by_plane], strict=True))
+        for k in range(len(survey.bands))
+    ]
 
 
 class TileBands:
@@ -34,12 +44,13 @@ class TileBands:
             raise DataFormatError(tile.problem, value=tile.name)
         self.survey = survey
         paths = dict(zip(survey.bands, tile.paths, strict=True))
+        planes = dict(zip(survey.bands, plane_files(tile, survey), strict=True))
         self._files: dict[str, BandFile] = {}
         self._held: dict[int, NDArray[np.float32]] = {}
         try:
             # What is wrong in all files is said of the reference band.
             for band in sorted(survey.bands, key=lambda band: band != survey.reference_band):
-                self._files[band] = open_band(paths[band], survey, band, zero_point)
+                self._files[band] = open_band(paths[band], survey, band, zero_point, planes[band])
             self.reference = self._files[survey.reference_band]
             self.shape = self.reference.shape
             self.files = [self._files[band] for band in survey.bands]

@@ -15,7 +15,9 @@ from astropy.cosmology import FlatLambdaCDM
 from astropy.io import fits
 from astropy.table import Table, vstack
 from astropy.wcs import WCS
+from omegaconf import DictConfig
 
+from conf.build import build_settings
 from datagen import pipeline
 from datagen.fields.datum import CellRules, cell_catalog, redshift_map
 from datagen.fields.format import read_catalog, read_clusters, read_file_data
@@ -298,3 +300,51 @@ def test_circles_are_those_of_astropy(
         richest = cells["cluster_richness"][..., 0, 0].max().item()
         assert richest in (0.0, *np.float32(table["LAMBDA"]).tolist())
     assert 10 < n_labelled < 150
+
+
+@pytest.mark.real_data
+def test_real_exposures_with_real_members(
+    composed: Callable[..., DictConfig], shared_data: Path, tmp_path: Path
+) -> None:
+    """Members of a real cluster, moved onto real exposures, label the cells of their pixels."""
+    folder = shared_data / "images" / "decam"
+    exposure = next(folder.glob("c4d_*_ooi_r_ls9.N26.fits"))
+    wcs = WCS(fits.getheader(exposure, 1))
+    table = Table.read(shared_data / "redmapper" / "test_cluster_members.fit")
+    # The cluster is larger than the cut-out: its sky shrinks by ten around the most likely member.
+    ra, dec = (np.asarray(table[name], float) for name in ("RA", "DEC"))
+    first = int(np.argmax(table["PMEM"]))
+    (centre_ra,), (centre_dec,) = wcs.all_pix2world([50.0], [50.0], 0)
+    table["RA"] = centre_ra + (ra - ra[first]) * np.cos(np.radians(65)) / 10
+    table["DEC"] = centre_dec + (dec - dec[first]) / 10
+    table.write(tmp_path / "members.fit", format="fits")
+    cfg = composed("datagen", "data_gen=tiles", "survey=decam_exposures")
+    cfg.data_gen.update(tiles_dir=str(folder), data_dir=str(tmp_path / "tiles"))
+    cfg.data_gen.update(reference=str(tmp_path / "members.fit"), reference_band="r")
+    cfg.data_gen.update(image_size=96, tile_size=16)
+    (datum,) = run(build_settings(cfg.data_gen, "data_gen"))
+    x, y = wcs.all_world2pix(table["RA"], table["DEC"], 0)
+    richness = {k: table["PMEM"][table["MEM_MATCH_ID"] == k].sum()
+                for k in np.unique(table["MEM_MATCH_ID"])}  # fmt: skip
+    is_rich = np.array([richness[k] >= 20 for k in table["MEM_MATCH_ID"]])
+    sure = np.asarray(table["PMEM"]) >= 0.5
+    doubtful = ~sure & (np.asarray(table["PMEM"]) >= 0.1) | sure & ~is_rich
+    counts = np.zeros((2, 6, 6), int)
+    for kind, chosen in enumerate((sure & is_rich, doubtful)):
+        chosen = chosen & (table["MAG"][:, 2] < 25)
+        row, column = np.floor((y + 0.5) / 16)[chosen], np.floor((x + 0.5) / 16)[chosen]
+        for i, j in zip(row.astype(int), column.astype(int), strict=True):
+            if 0 <= i < 6 and 0 <= j < 6:
+                counts[kind, i, j] += 1
+    assert counts[0].sum() > 10
+    cells = datum["tile_catalog"]
+    np.testing.assert_array_equal(cells["n_members"][..., 0, 0], counts[0])
+    weight = np.where((counts[0] == 0) & (counts[1] > 0), 0.0, 1.0)
+    np.testing.assert_array_equal(cells["cell_weight"][..., 0, 0], weight)
+    # The r exposure is the reference and has no bad pixel; it comes as it is, at zero point 30.
+    counts_per_s = fits.getdata(exposure, 1)[:96, :96] / 90.0
+    np.testing.assert_allclose(datum["images"][1], counts_per_s * 10 ** (0.4 * 4.8), rtol=1e-5)
+    assert np.isnan(datum["images"][0]).sum() > 0
+    assert datum["meta"]["prior"]["survey"] == "decam_exposures"
+    there = WCS(fits.Header(datum["meta"]["wcs"])).all_world2pix(table["RA"], table["DEC"], 0)
+    np.testing.assert_allclose(there, (x, y), atol=1e-6)
