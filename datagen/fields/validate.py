@@ -1,4 +1,4 @@
-"""Checks every file of a folder that `data_gen=fields` or `data_gen=survey` wrote."""
+"""Checks every file of a folder that `data_gen=fields`, `survey` or `tiles` wrote."""
 
 from __future__ import annotations
 
