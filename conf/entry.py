@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 
 from conf import schema
 from conf.help import FLAGS, FOLDER, help_text
-from conf.running import USER_ERROR
+from conf.running import JOBS_FAILED, USER_ERROR
 from datagen.errors import SkyfoldError
 
 Task = Callable[[DictConfig], int]
@@ -64,8 +64,11 @@ def _datagen(cfg: DictConfig) -> int:
     from conf.build import build_settings
     from datagen import pipeline
 
-    pipeline.run(build_settings(cfg.data_gen, "data_gen"))
-    return 0
+    if cfg.survey is not None:
+        # What data_gen holds as plain values is checked here, under the name that users know.
+        build_settings(cfg.survey, "survey")
+    counts = pipeline.run(build_settings(cfg.data_gen, "data_gen"))
+    return JOBS_FAILED if counts.get("failed") else 0
 
 
 def _train(cfg: DictConfig) -> int:

@@ -41,7 +41,21 @@ def help_text(config_name: str, program: str) -> str:
 def _groups(primary: Path) -> dict[str, str]:
     """Return the groups of a primary config with their default choices."""
     entries = OmegaConf.to_container(OmegaConf.load(primary))["defaults"]  # type: ignore[index, call-overload]
-    return {group: choice for e in entries if isinstance(e, dict) for group, choice in e.items()}
+    found = {group: choice for e in entries if isinstance(e, dict) for group, choice in e.items()}
+    return found | _inner_groups(found)
+
+
+def _inner_groups(chosen: dict[str, str]) -> dict[str, str]:
+    """Return the groups that a choice brings along at the root, with their default choices."""
+    found: dict[str, str] = {}
+    for group in chosen:
+        for path in sorted((FOLDER / group).glob("*.yaml")):
+            content = OmegaConf.to_container(OmegaConf.load(path))
+            entries = content.get("defaults", []) if isinstance(content, dict) else []
+            names = [(str(k), v) for e in entries if isinstance(e, dict) for k, v in e.items()]
+            found |= {k[1:]: f"{v} ({group}={path.stem})" for k, v in names
+                      if k.startswith("/") and "@" not in k}  # fmt: skip
+    return found
 
 
 def _group_line(group: str, chosen: str) -> str:

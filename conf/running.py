@@ -13,6 +13,8 @@ from omegaconf import DictConfig
 from datagen.files import output_error
 
 USER_ERROR = 2
+# Some survey tiles failed, the others are done.
+JOBS_FAILED = 3
 
 
 class RunFolder(Callback):

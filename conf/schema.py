@@ -29,6 +29,7 @@ class DatagenConfig:
 
     task_name: str = MISSING
     paths: PathsConfig = MISSING
+    survey: Any = None
     data_gen: Any = MISSING
 
 
@@ -46,6 +47,7 @@ class TrainConfig:
     seed: int = MISSING
     test: bool = MISSING
     ckpt_path: str | None = None
+    init_from: str | None = None
 
 
 @dataclass

@@ -6,19 +6,17 @@ manifest line per finished file, and never mixes files that were made with diffe
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import logging
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from joblib import Parallel, delayed, parallel_config
 from tqdm import tqdm
 
+from datagen.backends import execute
 from datagen.errors import ConfigError, DataFormatError
 from datagen.files import (
     PARTIAL,
@@ -104,6 +102,10 @@ class Job:
         seed: Seed of the job's streams, for the manifest.
         is_gathering: It gathers what other jobs made, and runs each time, since that may have
             grown.
+        inputs: Hash of the files of others that the job reads; when it changes, the outputs are
+            made again.
+        may_fail: What it reads is not ours: where that is damaged (`DataFormatError`), the reason
+            is noted and the other jobs go on.
     """
 
     name: str
@@ -112,6 +114,8 @@ class Job:
     index: int
     seed: int
     is_gathering: bool = False
+    inputs: str = ""
+    may_fail: bool = False
 
 
 @dataclass(frozen=True)
@@ -129,10 +133,11 @@ def run(settings: JobSettings) -> dict[str, int]:
         settings: The simulator's validated configuration.
 
     Returns:
-        Number of jobs `{"made": ..., "skipped": ...}`.
+        Number of jobs `{"made": ..., "skipped": ...}`, and `"failed"` if any did.
 
     Raises:
         ConfigError: The folder holds files made with other settings.
+        DataFormatError: A file that a job reads is damaged, and the job may not fail.
         OutputError: A file cannot be written.
     """
     folder = Path(settings.data_dir)
@@ -142,18 +147,26 @@ def run(settings: JobSettings) -> dict[str, int]:
         log.info("%s: %.3g GB when all is made", folder, settings.expected_bytes() / 1e9)
     manifest = Manifest(folder, settings)
     counts = {"made": 0, "skipped": 0}
+    failed: dict[str, str] = {}
     for phase in phases:
         mine = [job for job in phase.jobs if job.index % settings.shard[1] == settings.shard[0]]
         todo = [job for job in mine if settings.overwrite or not manifest.is_done(job)]
         _remove_partial(todo)
-        for job, seconds in tqdm(
-            _execute(todo, settings), total=len(todo), desc=phase.name, unit="job", disable=None
+        n_made = 0
+        for job, outcome in tqdm(
+            execute(todo, settings), total=len(todo), desc=phase.name, unit="job", disable=None
         ):
-            manifest.record(job, seconds)
-        log.info("%s: %d made, %d already there", phase.name, len(todo), len(mine) - len(todo))
-        counts["made"] += len(todo)
+            if isinstance(outcome, str):
+                log.warning("%s failed: %s", job.name, outcome)
+                failed[job.name] = outcome
+                continue
+            manifest.record(job, outcome)
+            n_made += 1
+        log.info("%s: %d made, %d already there", phase.name, n_made, len(mine) - len(todo))
+        counts["made"] += n_made
         counts["skipped"] += len(mine) - len(todo)
-    return counts
+    _note_failures(folder, settings, failed)
+    return counts | ({"failed": len(failed)} if failed else {})
 
 
 class Manifest:
@@ -176,7 +189,9 @@ class Manifest:
 
     def is_done(self, job: Job) -> bool:
         """Tell whether all outputs of a job stand there, whole and made with these settings."""
-        return not job.is_gathering and all(self._is_whole(path) for path in job.outputs)
+        if job.is_gathering or not job.outputs:
+            return False
+        return all(self._is_whole(path, job.inputs) for path in job.outputs)
 
     def record(self, job: Job, seconds: float) -> None:
         """Append one line per output of a finished job.
@@ -192,9 +207,11 @@ class Manifest:
         except OSError as error:
             raise output_error(self.path, error) from error
 
-    def _is_whole(self, path: Path) -> bool:
+    def _is_whole(self, path: Path, inputs: str) -> bool:
         record = self.records.get(path.relative_to(self.folder).as_posix())
         if record is None or record["config_hash"] != self.hash or not path.is_file():
+            return False
+        if record.get("inputs", "") != inputs:
             return False
         return bool(path.stat().st_size == record["bytes"])
 
@@ -209,6 +226,8 @@ class Manifest:
             "config_hash": self.hash,
             "seconds": round(seconds, 3),
         }
+        if job.inputs:
+            record["inputs"] = job.inputs
         return json.dumps(record, sort_keys=True)
 
 
@@ -326,55 +345,11 @@ def _end_last_line(path: Path) -> None:
             path.write_bytes(whole)
 
 
-def _execute(jobs: Sequence[Job], settings: JobSettings) -> Iterator[tuple[Job, float]]:
-    """Yield finished jobs with their run time in seconds, in the order in which they finish."""
-    if settings.backend == "sequential" or len(jobs) <= 1 or settings.n_jobs == 1:
-        for job in jobs:
-            yield job, _timed(job)
-        return
-    with _backend(settings):
-        parallel = Parallel(n_jobs=settings.n_jobs, return_as="generator_unordered")
-        numbered = (delayed(_numbered)(number, job) for number, job in enumerate(jobs))
-        for number, seconds in parallel(numbered):
-            yield jobs[number], seconds
-
-
-@contextlib.contextmanager
-def _backend(settings: JobSettings) -> Iterator[None]:
-    """Choose joblib's backend; workers keep their numerical libraries at one thread."""
-    if settings.backend == "loky":
-        with parallel_config(backend="loky", inner_max_num_threads=1):
-            yield
-        return
-    try:
-        import dask
-        from distributed import Client, LocalCluster
-    except ImportError as error:
-        raise ConfigError(
-            "data_gen.backend = 'dask' needs the packages dask and distributed; "
-            "install them with pip install 'skyfold[dask]'",
-            value="dask",
-        ) from error
-    # Its remarks on workers that end as they should read like failures.
-    logging.getLogger("distributed").setLevel(logging.WARNING)
-    if dask.config.get("scheduler-address", None):
-        with Client(), parallel_config(backend="dask"):
-            yield
-        return
-    cluster = LocalCluster(
-        n_workers=settings.n_jobs if settings.n_jobs > 0 else None,
-        threads_per_worker=1,
-        dashboard_address=None,
-    )
-    with cluster, Client(cluster), parallel_config(backend="dask"):
-        yield
-
-
-def _numbered(number: int, job: Job) -> tuple[int, float]:
-    return number, _timed(job)
-
-
-def _timed(job: Job) -> float:
-    start = time.perf_counter()
-    job.run()
-    return time.perf_counter() - start
+def _note_failures(folder: Path, settings: JobSettings, failed: dict[str, str]) -> None:
+    """Write which jobs of this run failed and why; without any, no file remains."""
+    path = folder / "failed-{}of{}.json".format(*settings.shard)
+    if failed:
+        write_json(path, failed)
+        log.warning("%d jobs failed: see %s", len(failed), path)
+    else:
+        path.unlink(missing_ok=True)

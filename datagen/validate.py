@@ -18,7 +18,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="skyfold-validate", description="Check every file that datagen wrote to a folder."
     )
-    parser.add_argument("folder", type=Path, help="data folder of data_gen=fields or survey")
+    parser.add_argument("folder", type=Path, help="data folder of data_gen=fields, survey or tiles")
     folder = parser.parse_args(arguments).folder
     try:
         from datagen.fields.validate import validate_folder

@@ -15,6 +15,7 @@ import torch
 from lightning.pytorch import LightningModule
 
 from datagen.errors import CheckpointError, ConfigError, DataNotFoundError
+from datagen.tiles.bands import SCALE_TOLERANCE, check_zero_point
 
 HPARAMS = "hyper_parameters"
 CARD_KEYS = ("task", "bands", "pixel_scale", "zero_point", "cell_px", "data_hash", "prevalence")
@@ -72,6 +73,49 @@ def load_with_sha256(path: Path, task: str) -> tuple[LightningModule, str]:
         ) from error
     _check_finite(path, module, task)
     return module.eval().requires_grad_(False), hashlib.sha256(data).hexdigest()
+
+
+def load_initial_weights(path: Path, model: LightningModule) -> None:
+    """Give a new encoder the weights of a checkpoint, to go on with other data of the same kind.
+
+    Args:
+        path: A checkpoint that training wrote.
+        model: The encoder, with `card`; changed in place.
+
+    Raises:
+        DataNotFoundError: The file is missing.
+        CheckpointError: It is corrupt, carries more than data, is of another network, or was
+            trained on other bands, pixels, counts or cells.
+    """
+    if not path.is_file():
+        raise DataNotFoundError(
+            f"expected init_from to be a checkpoint, but {path} does not exist", str(path)
+        )
+    now: Any = model.card
+    content = _content(path, _bytes(path))
+    before = _card(path, content, now["task"])
+    for key, is_same in {
+        "bands": before["bands"] == now["bands"],
+        "cell_px": before["cell_px"] == now["cell_px"],
+        "pixel_scale": abs(before["pixel_scale"] / now["pixel_scale"] - 1) <= SCALE_TOLERANCE,
+        "zero_point": check_zero_point(before["zero_point"], now["zero_point"]),
+    }.items():
+        if not is_same:
+            raise CheckpointError(
+                f"expected data with {key} = {before[key]}, with which init_from = {path} was "
+                f"trained, but got {key} = {now[key]}; make other data, or leave init_from out",
+                now[key],
+                before[key],
+            )
+    try:
+        model.load_state_dict(content["state_dict"])
+    except Exception as error:  # whatever values that someone else wrote provoke
+        raise CheckpointError(
+            f"init_from = {path} does not fit the network of this training: {_reason(error)}; "
+            "choose the model and its widths as they were",
+            str(path),
+        ) from error
+    _check_finite(path, model, now["task"])
 
 
 def check_resumable(path: Path, limits: Mapping[str, int | None] | None = None) -> dict[str, Any]:

@@ -18,9 +18,9 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from conf.build import build
 from conf.running import run_folder
-from datagen.errors import OutputError
+from datagen.errors import ConfigError, OutputError
 from datagen.files import output_error
-from encoders.checkpoint import check_resumable, check_same_training
+from encoders.checkpoint import check_resumable, check_same_training, load_initial_weights
 from encoders.devices import check_sweep, one_device, quiet_lightning, trainer_words
 
 log = logging.getLogger(__name__)
@@ -30,7 +30,8 @@ def train(cfg: DictConfig) -> dict[str, float]:
     """Train the model of a composed `train.yaml`, then test its best checkpoint on one device.
 
     Args:
-        cfg: `data`, `model`, `trainer`, `callbacks`, `logger`, `seed`, `ckpt_path`, `test`.
+        cfg: `data`, `model`, `trainer`, `callbacks`, `logger`, `seed`, `ckpt_path`, `init_from`,
+            `test`.
 
     Returns:
         Metrics by name: those of the last validation and of the test. Empty on all processes but
@@ -43,6 +44,7 @@ def train(cfg: DictConfig) -> dict[str, float]:
         OutputError: The folder of the run cannot be written.
     """
     check_sweep("trainer", cfg.trainer.devices, cfg.trainer.strategy)
+    _check_start(cfg)
     folder = run_folder(cfg)
     check_writable(folder)
     limits = {name: cfg.trainer.get(name) for name in ("max_steps", "max_epochs")}
@@ -54,6 +56,8 @@ def train(cfg: DictConfig) -> dict[str, float]:
     model: LightningModule = build(cfg.model, card=datamodule.card())  # type: ignore[attr-defined]
     if resumed is not None:
         check_same_training(Path(cfg.ckpt_path), resumed, model.hparams)
+    elif cfg.init_from is not None:
+        load_initial_weights(Path(cfg.init_from), model)
     loggers = build_loggers(cfg, folder)
     trainer = build_trainer(
         cfg.trainer,
@@ -63,14 +67,24 @@ def train(cfg: DictConfig) -> dict[str, float]:
         enable_progress_bar=_shows_bar(cfg),
     )
     if trainer.is_global_zero:
-        start = f"from {cfg.ckpt_path}" if cfg.ckpt_path is not None else "from scratch"
-        log.info("training %s in %s", start, folder)
+        start = cfg.ckpt_path or cfg.init_from
+        log.info("training from %s in %s", start or "scratch", folder)
     trainer.fit(model, datamodule=datamodule, ckpt_path=cfg.ckpt_path, weights_only=True)
     metrics = _plain(trainer.callback_metrics)
     _leave_process_group()
     if not trainer.is_global_zero:
         return {}
     return metrics | (test(cfg, trainer, model, datamodule) if cfg.test else {})
+
+
+def _check_start(cfg: DictConfig) -> None:
+    """Raise `ConfigError` if a training shall both go on and begin with given weights."""
+    if cfg.ckpt_path is not None and cfg.init_from is not None:
+        raise ConfigError(
+            "expected either ckpt_path (go on with the same data) or init_from (begin with these "
+            f"weights), but got ckpt_path = {cfg.ckpt_path} and init_from = {cfg.init_from}",
+            cfg.init_from,
+        )
 
 
 def test(

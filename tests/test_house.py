@@ -21,8 +21,9 @@ OPEN = {
 }
 OPEN |= {
     f"datagen.tiles.{name}"
-    for name in ("align", "bands", "geometry", "listing", "sections", "stack", "survey")
+    for name in ("align", "background", "bands", "catalogs", "geometry", "listing", "sections")
 }
+OPEN |= {"datagen.tiles.stack", "datagen.tiles.survey"}
 KNOW_TRAINER = {"encoders/training.py", "inference/engine.py"}
 KNOW_HYDRA = {"conf/build.py", "conf/entry.py", "conf/running.py", "conf/schema.py"}
 

@@ -138,6 +138,9 @@ def _check_bands(meta: Mapping[str, Any], path: Path, where: str) -> None:
     bands = meta["bands"]
     for key in ("noise_sigma", "psf_fwhm"):
         values = meta[key]
+        if key == "psf_fwhm" and not values:
+            # Of survey tiles it is not known.
+            continue
         if len(values) != len(bands):
             reason = f"expected {len(bands)} values, but got {len(values)}"
             raise _bad(path, f"{where}.{key}", reason)
@@ -155,7 +158,7 @@ def _check_tensors(datum: Mapping[str, Any], path: Path, where: str) -> None:
     if len(shape) != 3 or shape[0] != bands or shape[1] % cell_px or shape[2] % cell_px:
         expected = f"({bands}, H, W) with H and W multiples of {cell_px}"
         raise _bad(path, f"{where}.images", f"expected shape {expected}, but got {shape}")
-    _check_tensor(images, shape, "float32", path, f"{where}.images")
+    _check_images(datum, shape, path, f"{where}.images")
     patches = (-(-shape[1] // PATCH_PX), -(-shape[2] // PATCH_PX))
     _check_tensor(datum["redshift_map"], patches, "float32", path, f"{where}.redshift_map")
     grid = (shape[1] // cell_px, shape[2] // cell_px)
@@ -166,6 +169,18 @@ def _check_tensors(datum: Mapping[str, Any], path: Path, where: str) -> None:
         wanted = grid + tuple(bands if size == "bands" else int(size) for size in trailing)
         _check_tensor(datum["tile_catalog"][key], wanted, dtype, path, name)
     _check_cells(datum["tile_catalog"], path, f"{where}.tile_catalog")
+
+
+def _check_images(datum: Mapping[str, Any], shape: tuple[int, ...], path: Path, name: str) -> None:
+    """Check images: only pixels of survey tiles may be masked (NaN), as many as meta tells."""
+    images, told = datum["images"], datum["meta"].get("masked_fraction")
+    if told is None:
+        _check_tensor(images, shape, "float32", path, name)
+        return
+    _check_tensor(images.nan_to_num(0.0, np.inf, np.inf), shape, "float32", path, name)
+    found = [float(band.isnan().double().mean()) for band in images]
+    if not np.allclose(found, told, rtol=0.0, atol=1e-9):
+        raise _bad(path, name, f"expected the masked fractions {told} of meta, but got {found}")
 
 
 def _check_cells(cells: Mapping[str, Any], path: Path, where: str) -> None:

@@ -1,4 +1,4 @@
-"""Checks every file of a folder that `data_gen=fields` or `data_gen=survey` wrote."""
+"""Checks every file of a folder that `data_gen=fields`, `survey` or `tiles` wrote."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ IMAGE_CARDS = (
 # All bands of one image show the same pixels of the same sky.
 SHARED_CARDS = ("CRVAL1", "CRVAL2", "CRPIX1", "CRPIX2", "CD1_1", "CD2_2", "MAGZERO", "CONFHASH")
 _BAND = re.compile(r"^(?P<image>.*)_(?P<band>[a-zA-Z])(?P<end>(_nobkg)?\.fits(\.fz)?)$")
-_DATUM = re.compile(r"^file_data_\d+_size_(?P<n>\d+)\.pt$")
+_DATUM = re.compile(r"^file_data_.+_size_(?P<n>\d+)\.pt$")
 
 
 def validate_folder(folder: Path) -> str:

@@ -17,6 +17,8 @@ _CARDS = re.compile(
     r"WCSAXES|C(TYPE|UNIT|RVAL|RPIX|DELT|ROTA)[12]|(CD|PC)[12]_[12]|PV[12]_\d+|L(ON|AT)POLE"
     r"|RADEC?SYS|EQUINOX|(A|B|AP|BP)_(ORDER|\d_\d)"
 )
+# Cards that a CD matrix replaces, and an old name of RADESYS.
+_LINEAR = re.compile(r"WCSAXES|CDELT|CROTA|PC[12]_|RADECSYS")
 _SIP = re.compile(r"(?P<name>A|B|AP|BP)_(?P<p>\d)_(?P<q>\d)")
 
 # Precession moves 0.02 years by 1 arcsec.
@@ -85,6 +87,24 @@ def rescaled_cards(cards: Cards, factor: float) -> Cards:
         for axis in "12":
             result.setdefault(f"CDELT{axis}", factor)
     return result
+
+
+def cutout_cards(cards: Cards, wcs: WCS, origin: tuple[int, int]) -> Cards:
+    """Return the WCS cards of a piece of an image, whatever the image had, with a CD matrix.
+
+    SIP and TPV terms refer to CRPIX and to degrees: they stay as they are.
+
+    Args:
+        cards: What `wcs_cards` gave.
+        wcs: The same, parsed.
+        origin: First (row, column) of the piece [px].
+    """
+    result = {key: value for key, value in cards.items() if not _LINEAR.match(key)}
+    matrix, (ra, dec), pixel = wcs.pixel_scale_matrix, wcs.wcs.crval, wcs.wcs.crpix
+    result |= {"CUNIT1": "deg", "CUNIT2": "deg", "CRVAL1": float(ra), "CRVAL2": float(dec)}
+    result |= {f"CD{i + 1}_{j + 1}": float(matrix[i, j]) for i in (0, 1) for j in (0, 1)}
+    result |= {"CRPIX1": float(pixel[0]) - origin[1], "CRPIX2": float(pixel[1]) - origin[0]}
+    return result | {"RADESYS": str(wcs.wcs.radesys or "ICRS")}
 
 
 def pixel_to_sky(

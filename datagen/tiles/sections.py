@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,15 +33,22 @@ Pixels32 = NDArray[np.float32]
 
 
 class Pixels(ABC):
-    """The pixels of one image, as they stand in its file, in native floats.
+    """The pixels of one image, as they stand in its file, in native floats."""
 
-    Attributes:
-        n_held: Number of decoded pixels in memory.
-        rows_decoded: The rows above this one have been decoded.
-    """
+    @property
+    def n_images(self) -> int:
+        """Number of images that are read, planes among them."""
+        return 1
 
-    n_held = 0
-    rows_decoded = 0
+    @property
+    def n_held(self) -> int:
+        """Number of decoded pixels in memory."""
+        return 0
+
+    @property
+    def rows_decoded(self) -> int:
+        """The rows above this one have been decoded."""
+        return 0
 
     @abstractmethod
     def read(self, rows: slice, columns: slice, out: Pixels32) -> None:
@@ -139,6 +146,17 @@ class RowPixels(CompressedPixels):
         super().__init__(hdu)
         self._strip_rows = -(-DECODED_ROWS // self._piece_rows) * self._piece_rows
         self._blocks: dict[tuple[int, int], Pixels32] = {}
+        self._n_held = self._rows_decoded = 0
+
+    @property
+    def n_held(self) -> int:
+        """Number of decoded pixels in memory."""
+        return self._n_held
+
+    @property
+    def rows_decoded(self) -> int:
+        """The rows above this one have been decoded."""
+        return self._rows_decoded
 
     def read(self, rows: slice, columns: slice, out: Pixels32) -> None:
         """Write a section, both slices with start and stop, to `out` of its shape (h, w)."""
@@ -157,7 +175,7 @@ class RowPixels(CompressedPixels):
         for strip, number in list(self._blocks):
             bottom = min((strip + 1) * self._strip_rows, height)
             if bottom <= row and min((number + 1) * BLOCK_COLUMNS, width) <= column:
-                self.n_held -= self._blocks.pop((strip, number)).size
+                self._n_held -= self._blocks.pop((strip, number)).size
 
     def decode_ahead(self, room: int) -> bool:
         """Decode the next rows if they are at most `room` pixels; return whether it did."""
@@ -177,9 +195,9 @@ class RowPixels(CompressedPixels):
         for number, left in enumerate(range(0, width, BLOCK_COLUMNS)):
             part = image[:, left : left + BLOCK_COLUMNS]
             known = self._blocks.get((strip, number))
-            self.n_held += part.size if known is None else 0
+            self._n_held += part.size if known is None else 0
             self._blocks[strip, number] = part.astype(np.float32, casting="unsafe")
-        self.rows_decoded = max(self.rows_decoded, rows.stop)
+        self._rows_decoded = max(self._rows_decoded, rows.stop)
 
 
 def open_pixels(hdus: fits.HDUList, hdu: Any, path: Path) -> Pixels:  # noqa: ANN401 - no types
@@ -194,6 +212,17 @@ def open_pixels(hdus: fits.HDUList, hdu: Any, path: Path) -> Pixels:  # noqa: AN
         header = hdu.header
         return MappedPixels(path, hdu.fileinfo()["datLoc"], hdu.shape, header["BITPIX"])
     return HeldPixels(np.asarray(hdu.data, np.float32))
+
+
+def decode_first(room: int, images: Iterable[Pixels]) -> bool:
+    """Decode the next rows of the image that is behind the others; return whether there are any.
+
+    Args:
+        room: Rows of at most so many pixels.
+        images: What keeps pace: a section is asked of all of them.
+    """
+    behind = sorted(images, key=lambda pixels: pixels.rows_decoded)
+    return any(pixels.decode_ahead(room) for pixels in behind)
 
 
 def strips(n_rows: int) -> Iterator[slice]:

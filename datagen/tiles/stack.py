@@ -7,10 +7,20 @@ from numpy.typing import NDArray
 
 from datagen.errors import DataFormatError
 from datagen.tiles.align import TOLERANCE_PX, largest_offset_px, resample
-from datagen.tiles.bands import BandFile, open_band
+from datagen.tiles.bands import BandFile, PlaneFiles, open_band
 from datagen.tiles.listing import Tile
 from datagen.tiles.sections import strips
 from datagen.tiles.survey import SurveySettings
+
+
+def plane_files(tile: Tile, survey: SurveySettings) -> list[PlaneFiles]:
+    """Return for each band of a survey tile its planes and their files."""
+    files = iter(tile.planes)
+    by_plane = [tile.paths if plane.pattern is None else next(files) for plane in survey.planes]
+    return [
+        list(zip(survey.planes, [paths[k] for paths in by_plane], strict=True))
+        for k in range(len(survey.bands))
+    ]
 
 
 class TileBands:
@@ -34,11 +44,13 @@ class TileBands:
             raise DataFormatError(tile.problem, value=tile.name)
         self.survey = survey
         paths = dict(zip(survey.bands, tile.paths, strict=True))
+        planes = dict(zip(survey.bands, plane_files(tile, survey), strict=True))
         self._files: dict[str, BandFile] = {}
+        self._held: dict[int, NDArray[np.float32]] = {}
         try:
             # What is wrong in all files is said of the reference band.
             for band in sorted(survey.bands, key=lambda band: band != survey.reference_band):
-                self._files[band] = open_band(paths[band], survey, band, zero_point)
+                self._files[band] = open_band(paths[band], survey, band, zero_point, planes[band])
             self.reference = self._files[survey.reference_band]
             self.shape = self.reference.shape
             self.files = [self._files[band] for band in survey.bands]
@@ -47,10 +59,32 @@ class TileBands:
             self.close()
             raise
 
+    def forget(self, row: int, column: int) -> None:
+        """Give back the memory of what lies above `row` and left of `column` [px]."""
+        for file in self.files:
+            file.pixels.forget(row, column)
+
     def close(self) -> None:
         """Close the files."""
         for file in self._files.values():
             file.close()
+
+    def read(self, rows: slice, columns: slice, out: NDArray[np.float32]) -> None:
+        """Write a section of all bands [counts] to `out`, shape (C, h, w), NaN where masked.
+
+        Bands that have to be resampled are held whole once they were asked for.
+
+        Raises:
+            DataFormatError: A file is damaged there.
+        """
+        for index, image in enumerate(out):
+            if not self.is_moved[index]:
+                self.files[index].read(rows, columns, image)
+                continue
+            if index not in self._held:
+                self._held[index] = np.empty(self.shape, np.float32)
+                self.whole(index, self._held[index])
+            np.copyto(image, self._held[index][rows, columns])
 
     def whole(self, index: int, out: NDArray[np.float32]) -> None:
         """Write all pixels of a band, on those of the reference band, to `out` (H, W)."""

@@ -49,7 +49,7 @@ class OpenedTile:
 
     @property
     def n_held(self) -> int:
-        """Number of pixels in memory, all bands together."""
+        """Number of pixels in memory, all images together."""
         return 0 if self._reader is None else self._reader.n_held
 
     def room(self, window_rows: int) -> int:
@@ -58,7 +58,7 @@ class OpenedTile:
             return 0
         height, width = self._reader.shape
         n_rows = min(window_rows + ROWS_AHEAD, height)
-        return n_rows * width * len(self._reader.background)
+        return n_rows * width * self._reader.n_images
 
     def decode_ahead(self, room: int) -> bool:
         """Decode rows that will be asked for; return whether there was something to do."""

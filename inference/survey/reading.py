@@ -41,8 +41,12 @@ class TileReader(Protocol):
     sigma: NDArray[np.float32]
 
     @property
+    def n_images(self) -> int:
+        """Number of images that are read: bands, and their planes."""
+
+    @property
     def n_held(self) -> int:
-        """Number of pixels in memory, all bands together."""
+        """Number of pixels in memory, all images together."""
 
     def read(self, rows: slice, columns: slice, out: NDArray[np.float32]) -> None:
         """Write pixels [counts] to `out`, shape (C, h, w), NaN where masked.
@@ -89,14 +93,18 @@ class StreamingReader:
             file.read(rows, columns, image)
 
     @property
+    def n_images(self) -> int:
+        """Number of images that are read: bands, and their planes."""
+        return sum(file.pixels.n_images for file in self._bands.files)
+
+    @property
     def n_held(self) -> int:
-        """Number of pixels in memory, all bands together."""
+        """Number of pixels in memory, all images together."""
         return sum(file.pixels.n_held for file in self._bands.files)
 
     def forget(self, row: int, column: int) -> None:
         """Give back the memory of what lies above `row` and left of `column` [px]."""
-        for file in self._bands.files:
-            file.pixels.forget(row, column)
+        self._bands.forget(row, column)
 
     def decode_ahead(self, room: int) -> bool:
         """Decode rows that will be asked for if they are at most `room` pixels."""
@@ -151,8 +159,13 @@ class WholeTileReader:
         np.copyto(out, self.section(rows, columns))
 
     @property
+    def n_images(self) -> int:
+        """Number of images in memory: bands."""
+        return len(self._images)
+
+    @property
     def n_held(self) -> int:
-        """Number of pixels in memory, all bands together."""
+        """Number of pixels in memory, all images together."""
         return self._images.size
 
     def forget(self, row: int, column: int) -> None:

@@ -160,9 +160,11 @@ def check_card(card: Mapping[str, Any], survey: SurveySettings) -> None:
             allowed=card["pixel_scale"],
         )
     for band in survey.bands:
-        value = survey.zero_points[band]
-        is_number = not isinstance(value, str)
-        if is_number and not survey.calibrate and not check_zero_point(value, card["zero_point"]):
+        value = survey.zero_point(band)
+        # With an exposure time, too, a header has a say.
+        is_number = not isinstance(value, str) and survey.exposure_time is None
+        is_other = is_number and not check_zero_point(float(value), card["zero_point"])
+        if is_other and not survey.calibrate:
             raise CheckpointError(
                 f"the checkpoint was trained at zero point {card['zero_point']}, but the survey "
                 f"{survey.name} has survey.zero_points.{band} = {value}; survey.calibrate=true "

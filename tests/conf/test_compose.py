@@ -98,7 +98,7 @@ def test_every_group_file_composes_and_its_targets_exist(path: Path) -> None:
 def test_every_group_file_is_instantiated(path: Path, tmp_path: Path) -> None:
     cfg = composed_with(path)
     for name in ("data_gen", "predict", "survey", "evaluate"):
-        if name in cfg:
+        if cfg.get(name) is not None:
             assert dataclasses.is_dataclass(build_settings(cfg[name], name))
     if "trainer" not in cfg:
         return
@@ -115,7 +115,17 @@ def test_every_group_file_is_instantiated(path: Path, tmp_path: Path) -> None:
     assert len(build_callbacks(cfg, loggers)) == len(names)
 
 
-@pytest.mark.parametrize("name", ["fields", "survey"])
+def test_a_survey_is_chosen_where_survey_tiles_are_read() -> None:
+    bands = ["survey.bands=[g,r,z]", "data_gen.reference_band=r"]
+    cfg = composed("datagen", "data_gen=tiles", "survey=legacy_surveys", *bands)
+    settings = build_settings(cfg.data_gen, "data_gen")
+    assert settings.survey_settings.name == "legacy_surveys"
+    assert settings.content()["survey"]["bands"] == ["g", "r", "z"]
+    with pytest.raises(ConfigCompositionException, match="Could not override 'survey'"):
+        composed("datagen", "data_gen=fields", "survey=generic")
+
+
+@pytest.mark.parametrize("name", ["fields", "survey", "tiles"])
 def test_simulator_settings_build(name: str) -> None:
     cfg = composed("datagen", f"data_gen={name}", "data_gen.nfiles=3")
     settings = build_settings(cfg.data_gen, "data_gen")

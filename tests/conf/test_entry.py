@@ -60,6 +60,8 @@ def test_help_lists_groups_with_their_choices(root: Path, tmp_path: Path) -> Non
     assert said.startswith("Trains an encoder.\n\nusage: train.py [group=choice ...]")
     assert "model       membership       of membership, membership_reference\n" in said
     assert "logger      tensorboard      of csv, none, tensorboard\n" in said
+    said = call(root, "datagen/run.py", "--help", cwd=tmp_path).stdout
+    assert "survey      des_dr2 (data_gen=tiles) of decam_exposures, des_dr2, generic" in said
 
 
 @pytest.mark.parametrize(
@@ -72,6 +74,14 @@ def test_help_lists_groups_with_their_choices(root: Path, tmp_path: Path) -> Non
         ("datagen", ["data_gen.nfiles=many"], 2, "data_gen.nfiles: Value 'many' of type 'str'"),
         ("datagen", ["data_gen=field"], 1, "Could not find 'data_gen/field'"),
         ("datagen", ["data_gen.tile_size=300"], 2, "tile_size"),
+        ("datagen", ["data_gen=tiles"], 2, "data_gen.tiles_dir = data/survey is not a folder"),
+        (
+            "datagen",
+            ["data_gen=tiles", "survey.units=Jy"],
+            2,
+            "survey.units to be counts, counts_p",
+        ),
+        ("datagen", ["data_gen=tiles", "survey.align=so"], 2, "survey.align: Value 'so' is not a"),
         ("datagen", ["data_gen.bands=[g,q]"], 2, "out of g, r, i, z, but got bands = [g, q]"),
         ("train", ["model.networks=1"], 1, "Key 'networks' is not in struct"),
         ("train", ["+data.colour=1"], 2, "unexpected keyword argument 'colour'"),

@@ -20,6 +20,7 @@ from encoders.checkpoint import (
     check_resumable,
     check_same_training,
     load_checkpoint,
+    load_initial_weights,
     load_with_sha256,
 )
 from encoders.fields.module import MembershipModule
@@ -257,3 +258,47 @@ def test_encoder_and_sha256_come_from_the_same_bytes(
     assert sha256 == hashlib.sha256(before).hexdigest()
     for name, value in module.state_dict().items():
         assert torch.equal(value, content["state_dict"][name])
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("bands", ["r", "g"], r"data with bands = \['g', 'r'\], .* got bands = \['r', 'g'\]; make"),
+        ("cell_px", 64, "data with cell_px = 32, .* but got cell_px = 64"),
+        ("pixel_scale", 0.27, "data with pixel_scale = 0.263, .* got pixel_scale = 0.27"),
+        ("zero_point", 25.0, "data with zero_point = 30.0, .* got zero_point = 25.0"),
+        ("pixel_scale", 0.2623, None),
+        ("prevalence", 0.4, None),
+    ],
+)
+def test_weights_begin_a_training_on_data_of_the_same_kind(
+    tmp_path: Path,
+    content: dict[str, Any],
+    card: Options,
+    options: Options,
+    key: str,
+    value: object,
+    message: str | None,
+) -> None:
+    path = saved(tmp_path, content)
+    model = MembershipModule(card=card | {key: value}, **options)
+    if message is not None:
+        with pytest.raises(CheckpointError, match=message):
+            load_initial_weights(path, model)
+        return
+    load_initial_weights(path, model)
+    for name, weight in model.state_dict().items():
+        assert torch.equal(weight, content["state_dict"][name])
+        assert weight.requires_grad is False
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    assert model.hparams["card"][key] == value
+
+
+def test_weights_of_another_network_begin_nothing(
+    tmp_path: Path, content: dict[str, Any], card: Options, options: Options
+) -> None:
+    wider = options | {"network": options["network"] | {"width": 8}}
+    with pytest.raises(CheckpointError, match=r"does not fit the network of this training: Error"):
+        load_initial_weights(saved(tmp_path, content), MembershipModule(card=card, **wider))
+    with pytest.raises(DataNotFoundError, match="expected init_from to be a checkpoint, but none"):
+        load_initial_weights(Path("none.ckpt"), MembershipModule(card=card, **options))

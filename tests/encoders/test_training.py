@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from conf import running
 from datagen.errors import CheckpointError, ConfigError, DataNotFoundError, OutputError
+from datagen.fields.dummy import write_dummy_file_data
 from encoders import training
 from encoders.checkpoint import load_checkpoint
 from encoders.devices import check_sweep, n_devices, one_device
@@ -155,6 +156,33 @@ def test_reference_network_trains(compose_train: Compose) -> None:
 def test_nothing_to_learn_from(compose_train: Compose, tmp_path: Path) -> None:
     with pytest.raises(DataNotFoundError, match=r"python datagen/run\.py data_gen=fields"):
         train(compose_train(f"data.data_dir={tmp_path}"))
+
+
+def test_a_training_begins_with_given_weights_on_other_data(
+    compose_train: Compose, tmp_path: Path
+) -> None:
+    settings = ["test=false", "trainer.max_epochs=1"]
+    first = compose_train(*settings)
+    train(first)
+    write_dummy_file_data(tmp_path / "other", 16, 128, 32, ["g", "r"], seed=2)
+    second = compose_train(
+        *settings,
+        f"data.data_dir={tmp_path / 'other'}",
+        f"init_from={checkpoint(first)}",
+        # A rate this small shows with which weights it began.
+        "model.optimizer.lr=1e-12",
+        folder="second",
+    )
+    train(second)
+    one, two = (torch.load(checkpoint(cfg), weights_only=True) for cfg in (first, second))
+    assert two["global_step"] == one["global_step"]
+    for name, value in one["state_dict"].items():
+        if name.endswith(("weight", "bias")):
+            torch.testing.assert_close(two["state_dict"][name], value, msg=name)
+    cards = [content["hyper_parameters"]["card"] for content in (one, two)]
+    assert cards[0]["prevalence"] != cards[1]["prevalence"]
+    with pytest.raises(ConfigError, match=r"either ckpt_path .* or init_from"):
+        train(compose_train(f"ckpt_path={checkpoint(first)}", f"init_from={checkpoint(first)}"))
 
 
 def test_nothing_to_resume_from(compose_train: Compose) -> None:

@@ -25,6 +25,7 @@ from inference.survey.settings import PredictSettings
 pytestmark = pytest.mark.real_data
 
 CELL = 16
+WITHOUT_PLANES = {"flags_pattern": None, "flags_mask": None, "weight_pattern": None}
 
 
 @pytest.fixture
@@ -113,8 +114,9 @@ def test_a_tile_compressed_exposure_is_a_survey_of_one_band(
         exposures,
         pattern="{tile}_ooi_{band}_ls9.N6.fits",
         bands=["r"],
-        zero_points={"r": 30.0},
+        zero_points={"r": 25.2},
         align=False,
+        **WITHOUT_PLANES,
     )
     module = load_checkpoint(checkpoint(tmp_path / "r.ckpt", ("r",), CELL), "membership")
     assert run(SurveyRun(real, one, module, "0" * 64)) == 0
@@ -122,3 +124,25 @@ def test_a_tile_compressed_exposure_is_a_survey_of_one_band(
     assert read_scores(path).tile_shape == (375, 280)
     exposure = next(Path(real.cached_data_path).glob("*ooi_r_ls9.N6.fits"))
     assert_wcs_within_a_tenth_of_a_pixel(path, exposure)
+
+
+def test_flags_and_weights_mask_what_astropy_shows(
+    exposures: SurveySettings, real: PredictSettings
+) -> None:
+    """Without resampling, the masked pixels are those that ood or oow call bad, one by one."""
+    folder = Path(real.cached_data_path)
+    # The g exposure has bad pixels; alone it needs no alignment.
+    one = dataclasses.replace(exposures, bands=["g"], reference_band="g", align=False)
+    (tile,) = list_tiles(folder, one)
+    reader = WholeTileReader(tile, one, 30.0)
+    (image,) = reader.section(slice(None), slice(None))
+    counts, flags, weight = (
+        fits.getdata(next(folder.glob(f"c4d_*_{kind}_g_ls9.N26.fits")), 1)
+        for kind in ("ooi", "ood", "oow")
+    )
+    bad = (flags != 0) | ~(weight > 0)
+    assert (int((flags != 0).sum()), int(bad.sum())) == (65, 65)
+    np.testing.assert_array_equal(np.isnan(image), bad)
+    # Zero point 25.0 for 1 s and 90 s of exposure.
+    scale = 10 ** (0.4 * (30.0 - 25.0)) / 90.0
+    np.testing.assert_allclose(image[~bad], counts[~bad] * scale, rtol=1e-6)

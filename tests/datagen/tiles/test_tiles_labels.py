@@ -1,0 +1,350 @@
+"""Labels of survey tiles: those of the simulator for its own tiles, and those of the rules."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from astropy import units
+from astropy.coordinates import SkyCoord
+from astropy.cosmology import FlatLambdaCDM
+from astropy.io import fits
+from astropy.table import Table, vstack
+from astropy.wcs import WCS
+from omegaconf import DictConfig
+
+from conf.build import build_settings
+from datagen import pipeline
+from datagen.fields.datum import CellRules, cell_catalog, redshift_map
+from datagen.fields.format import read_catalog, read_clusters, read_file_data
+from datagen.fields.validate import validate_folder
+from datagen.tiles.config import TilesConfig
+
+Datum = dict[str, Any]
+MakeConfig = Callable[..., TilesConfig]
+IMAGE, CELL, TILE = 96, 16, 216
+SCALE = 0.263
+
+
+def run(config: TilesConfig) -> list[Datum]:
+    """All images of a run, in the order of the files' names."""
+    pipeline.run(config)
+    validate_folder(Path(config.data_dir))
+    paths = sorted(Path(config.data_dir).glob("file_data/*.pt"))
+    return [datum for path in paths for datum in read_file_data(path)]
+
+
+def truth_of(datum: Datum, folder: Path) -> tuple[Table, Table]:
+    """Sources with pixels on an image, and clusters."""
+    tile, (row, column) = datum["meta"]["tile"], datum["meta"]["origin"]
+    sources = read_catalog(folder / tile / f"{tile}_sources.dat")
+    sources["X"], sources["Y"] = sources["X"] - column, sources["Y"] - row
+    return sources, read_clusters(folder / "truth_clusters.ecsv")
+
+
+def fresh_cells(data: list[Datum]) -> list[torch.Tensor]:
+    """For each image the cells that no image before has shown, by looking at each of them."""
+    seen: set[tuple[str, int, int]] = set()
+    result = []
+    for datum in data:
+        row, column = datum["meta"]["origin"]
+        n = IMAGE // CELL
+        fresh = torch.ones(n, n, 1, 1)
+        for i in range(n):
+            for j in range(n):
+                place = (datum["meta"]["tile"], row + i * CELL, column + j * CELL)
+                fresh[i, j] = place not in seen
+                seen.add(place)
+        result.append(fresh)
+    assert len(seen) == len({d["meta"]["tile"] for d in data}) * (TILE // CELL) ** 2
+    return result
+
+
+def test_labels_and_pixels_are_those_of_the_simulator(
+    simulated: Path, make_config: MakeConfig
+) -> None:
+    data = run(make_config(simulated))
+    assert [tuple(d["meta"]["origin"]) for d in data[:4]] == [(0, 0), (0, 96), (0, 112), (96, 0)]
+    assert sum(int(d["tile_catalog"]["membership"].sum()) for d in data) > 5
+    rules = CellRules(CELL, ("r", "i"), "i", 100.0)
+    for datum, fresh in zip(data, fresh_cells(data), strict=True):
+        sources, _ = truth_of(datum, simulated)
+        for key, value in cell_catalog(sources, (IMAGE, IMAGE), rules).items():
+            wanted = value * fresh if key == "cell_weight" else value
+            assert torch.equal(datum["tile_catalog"][key], wanted), key
+        redshifts = redshift_map(sources, (IMAGE, IMAGE), "i", 604.0)
+        assert torch.equal(datum["redshift_map"], redshifts)
+        tile, (row, column) = datum["meta"]["tile"], datum["meta"]["origin"]
+        for image, band in zip(datum["images"], "ri", strict=True):
+            whole = fits.getdata(simulated / tile / f"{tile}_r0000p00_{band}_nobkg.fits")
+            np.testing.assert_array_equal(image, whole[row : row + IMAGE, column : column + IMAGE])
+
+
+def test_cells_tell_redshift_and_richness_of_the_brightest_members_system(
+    simulated: Path, make_config: MakeConfig
+) -> None:
+    n_told = 0
+    for datum in run(make_config(simulated)):
+        sources, clusters = truth_of(datum, simulated)
+        cells = datum["tile_catalog"]
+        for i, j in np.ndindex(6, 6):
+            inside = (np.floor((sources["Y"] + 0.5) / CELL) == i) & (
+                np.floor((sources["X"] + 0.5) / CELL) == j
+            )
+            members = sources[inside & (sources["MEM"] == 1) & (sources["FLUX_I"] >= 100)]
+            z, richness = 0.0, 0.0
+            if len(members):
+                brightest = members[np.argmax(members["FLUX_I"])]
+                system = clusters[clusters["CLUSTER_ID"] == brightest["CLUSTER_ID"]]
+                z, richness = brightest["Z"], system["RICHNESS"].sum()
+                n_told += len(system)
+            assert float(cells["cluster_redshift"][i, j]) == pytest.approx(z)
+            assert float(cells["cluster_richness"][i, j]) == pytest.approx(richness)
+    assert n_told >= 5
+
+
+def as_redmapper(folder: Path, path: Path) -> tuple[Path, Path]:
+    """Write the truth in the columns of redMaPPer: sure members, with sky positions only."""
+    tables = []
+    for tile in sorted(folder.glob("DES*")):
+        table = read_catalog(tile / f"{tile.name}_sources.dat")
+        tables.append(table[(table["MEM"] == 1) | (table["LABEL_WEIGHT"] == 0)])
+    rows = vstack(tables, metadata_conflicts="silent")
+    # A galaxy in the overlap of tiles is one row.
+    sky = np.round(np.stack([rows["RA"], rows["DEC"]]), 7)
+    rows = rows[np.sort(np.unique(sky, axis=1, return_index=True)[1])]
+    mags = np.full((len(rows), 5), 99.0)
+    mags[:, 2], mags[:, 3] = (30 - 2.5 * np.log10(rows[f"FLUX_{b}"]) for b in "RI")
+    members = Table({"MEM_MATCH_ID": rows["CLUSTER_ID"], "RA": rows["RA"], "DEC": rows["DEC"]})
+    members["P"], members["MAG"] = np.ones(len(rows)), mags
+    members.write(path / "members.fit", format="fits")
+    ids, first = np.unique(rows["CLUSTER_ID"], return_index=True)
+    clusters = Table({"MEM_MATCH_ID": ids, "Z_LAMBDA": rows["Z"][first]})
+    clusters["RA"], clusters["DEC"] = rows["RA"][first], rows["DEC"][first]
+    # Those that are to be ignored are poor systems.
+    clusters["LAMBDA_CHISQ"] = np.where(rows["MEM"][first] == 1, 30.0, 15.0)
+    clusters.write(path / "clusters.fit", format="fits")
+    return path / "members.fit", path / "clusters.fit"
+
+
+def test_a_members_table_labels_like_the_truth_that_it_repeats(
+    simulated: Path, make_config: MakeConfig, tmp_path: Path
+) -> None:
+    members, clusters = as_redmapper(simulated, tmp_path)
+    paths = {"reference": str(members), "clusters": str(clusters)}
+    truth = run(make_config(simulated))
+    ranges = {"richness_min": 20.0, "redshift_range": [0.5, 0.8]}
+    data = run(make_config(simulated, data_dir=str(tmp_path / "redmapper"), **paths, **ranges))
+    keys = ("membership", "n_members", "cell_weight", "cluster_redshift")
+    for found, wanted in zip(data, truth, strict=True):
+        for key in keys:
+            torch.testing.assert_close(
+                found["tile_catalog"][key], wanted["tile_catalog"][key], msg=key
+            )
+    # The ignored cells are those of the truth as well.
+    weights = torch.stack([d["tile_catalog"]["cell_weight"] for d in truth])
+    fresh = torch.stack(fresh_cells(truth))
+    assert bool(((weights == 0) & (fresh == 1)).any())
+
+
+@pytest.fixture
+def one_tile(tmp_path: Path, tile: Callable[..., Path]) -> Path:
+    """One turned tile of 150 x 203 px in g and r, with shear between its axes."""
+    turned = {"CD1_1": -5e-5, "CD1_2": 5.3e-5, "CD2_1": 5.2e-5, "CD2_2": 5.1e-5}
+    tile(tmp_path / "sky", "T", **turned)
+    return tmp_path / "sky"
+
+
+def settings_of(make: MakeConfig, folder: Path, reference: Path, **changes: object) -> TilesConfig:
+    survey = {"pattern": "{tile}/{tile}_{band}.fits", "bands": ["g", "r"], "pixel_scale": SCALE}
+    more = {"reference": str(reference), "reference_band": "r", "richness_min": 1.0, **changes}
+    return make(folder, survey, **more)
+
+
+def write_members(path: Path, wcs: WCS, rows: list[dict[str, float]]) -> Path:
+    """Write members at pixels; each row may say x, y, p, id, z, mag and richness."""
+    base = {"p": 1.0, "id": 7, "z": 0.4, "mag": 20.0, "richness": 30.0}
+    table = Table(rows=[base | row for row in rows])
+    ra, dec = wcs.all_pix2world(table["x"], table["y"], 0)
+    names = {"p": "PMEM", "id": "MEM_MATCH_ID", "z": "Z", "mag": "MAG_R", "richness": "RICHNESS"}
+    members = Table({"RA": ra, "DEC": dec} | {new: table[old] for old, new in names.items()})
+    members.write(path, overwrite=True)
+    return path
+
+
+@pytest.fixture
+def wcs(one_tile: Path) -> WCS:
+    return WCS(fits.getheader(one_tile / "T" / "T_r.fits"))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_member_at_a_pixel_labels_the_cell_of_the_pixel(
+    one_tile: Path, wcs: WCS, make_config: MakeConfig, tmp_path: Path, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    x, y = rng.integers(0, 203, 12), rng.integers(0, 150, 12)
+    # Anywhere on a pixel, close to its edges too.
+    x, y = x + rng.choice([-0.499, 0.0, 0.499], 12), y + rng.choice([-0.499, 0.0, 0.499], 12)
+    rows = [{"x": a, "y": b} for a, b in zip(x, y, strict=True)]
+    config = settings_of(make_config, one_tile, write_members(tmp_path / "m.fits", wcs, rows))
+    for datum in run(config):
+        wanted = np.zeros((6, 6), int)
+        for a, b in zip(x, y, strict=True):
+            row, column = (
+                round(value) - first
+                for value, first in zip((b, a), datum["meta"]["origin"], strict=True)
+            )
+            if 0 <= row < IMAGE and 0 <= column < IMAGE:
+                wanted[row // CELL, column // CELL] += 1
+        np.testing.assert_array_equal(datum["tile_catalog"]["n_members"][..., 0, 0], wanted)
+        ra, dec = WCS(fits.Header(datum["meta"]["wcs"])).all_pix2world([3.0], [5.0], 0)
+        there = wcs.all_world2pix(ra, dec, 0)
+        np.testing.assert_allclose(np.ravel(there), np.add(datum["meta"]["origin"][::-1], [3, 5]))
+
+
+def test_probability_richness_redshift_and_flux_decide(
+    one_tile: Path, wcs: WCS, make_config: MakeConfig, tmp_path: Path
+) -> None:
+    rows = [
+        {"x": 8, "y": 8, "p": 0.5},
+        {"x": 24, "y": 8, "p": 0.49},
+        {"x": 40, "y": 8, "p": 0.3},
+        {"x": 41, "y": 8, "p": 0.9},
+        {"x": 56, "y": 8, "p": 0.05},
+        {"x": 72, "y": 8, "id": 8, "richness": 19.0},
+        {"x": 8, "y": 24, "id": 9, "z": 0.85},
+        {"x": 24, "y": 24, "mag": 25.1},
+        {"x": 40, "y": 24, "mag": 24.9},
+        {"x": 56, "y": 24, "mag": 25.1, "p": 0.3},
+    ]
+    reference = write_members(tmp_path / "m.fits", wcs, rows)
+    first = run(settings_of(make_config, one_tile, reference, richness_min=20.0))[0]
+    cells = first["tile_catalog"]
+    member = cells["membership"][:2, :5, 0, 0].int().tolist()
+    weight = cells["cell_weight"][:2, :5, 0, 0].int().tolist()
+    assert member == [[1, 0, 1, 0, 0], [0, 0, 1, 0, 0]]
+    assert weight == [[1, 0, 1, 1, 0], [0, 1, 1, 1, 1]]
+    assert cells["cluster_richness"][0, 0].item() == 30.0
+    assert cells["cluster_redshift"][0, 1].item() == 0.0
+    # Of a doubtful member the redshift is not known.
+    assert first["redshift_map"][0, :5].tolist() == pytest.approx([0.4, -1, 0.4, -1, 0.4])
+    assert cells["fluxes"][0, 0, 0].tolist() == pytest.approx([0.0, 10000.0])
+
+
+def test_without_magnitudes_every_member_counts(
+    one_tile: Path, wcs: WCS, make_config: MakeConfig, tmp_path: Path
+) -> None:
+    path = write_members(tmp_path / "m.fits", wcs, [{"x": 8, "y": 8, "mag": 28.0}])
+    table = Table.read(path)
+    table.remove_column("MAG_R")
+    table.write(path, overwrite=True)
+    first = run(settings_of(make_config, one_tile, path))[0]["tile_catalog"]
+    assert first["membership"].sum() == 1
+    assert not first["fluxes"].any()
+
+
+def test_richness_is_the_sum_of_probabilities_where_it_is_not_told(
+    one_tile: Path, wcs: WCS, make_config: MakeConfig, tmp_path: Path
+) -> None:
+    path = write_members(
+        tmp_path / "m.fits", wcs, [{"x": 8, "y": 8 + k, "p": p} for k, p in enumerate((1, 0.75))]
+    )
+    table = Table.read(path)
+    table.remove_column("RICHNESS")
+    table.write(path, overwrite=True)
+    cells = run(settings_of(make_config, one_tile, path))[0]["tile_catalog"]
+    assert cells["cluster_richness"][0, 0].item() == 1.75
+    config = settings_of(
+        make_config, one_tile, path, richness_min=1.8, data_dir=str(tmp_path / "b")
+    )
+    cells = run(config)[0]["tile_catalog"]
+    assert (cells["membership"].sum(), cells["cell_weight"][0, 0].item()) == (0, 0.0)
+
+
+def test_circles_are_those_of_astropy(
+    one_tile: Path, wcs: WCS, make_config: MakeConfig, tmp_path: Path
+) -> None:
+    """R_lambda = (lambda / 100)^0.2 h^-1 Mpc, with h = 0.7 (Rykoff et al. 2014)."""
+    x, y = np.array([20.0, 260.0, 90.0]), np.array([30.0, 140.0, 75.0])
+    ra, dec = wcs.all_pix2world(x, y, 0)
+    # R_lambda of the first ones is 25 and 36 arcsec: no real system is as poor.
+    table = Table({"RA": ra, "DEC": dec, "Z_LAMBDA": [0.75, 0.6, 0.3]})
+    table["LAMBDA"] = [1e-5 * 2, 1e-4, 1e-3]
+    table.write(tmp_path / "c.fits")
+    config = settings_of(
+        make_config, one_tile, tmp_path / "c.fits", label="circle", richness_min=1e-5
+    )
+    cosmology = FlatLambdaCDM(70, 0.3)
+    n_labelled = 0
+    for datum in run(config):
+        row, column = datum["meta"]["origin"]
+        wanted = np.zeros((6, 6), int)
+        for k in range(3):
+            radius = (table["LAMBDA"][k] / 100) ** 0.2 / 0.7 * units.Mpc
+            angle = radius / cosmology.angular_diameter_distance(table["Z_LAMBDA"][k])
+            centre = SkyCoord(ra[k], dec[k], unit="deg")
+            for i, j in np.ndindex(6, 6):
+                place = wcs.pixel_to_world(
+                    column + (j + 0.5) * CELL - 0.5, row + (i + 0.5) * CELL - 0.5
+                )
+                wanted[i, j] += place.separation(centre).rad <= angle.value or (
+                    int((y[k] - row) // CELL) == i and int((x[k] - column) // CELL) == j
+                )
+        cells = datum["tile_catalog"]
+        np.testing.assert_array_equal(cells["n_members"][..., 0, 0], wanted)
+        n_labelled += int((wanted > 0).sum())
+        richest = cells["cluster_richness"][..., 0, 0].max().item()
+        assert richest in (0.0, *np.float32(table["LAMBDA"]).tolist())
+    assert 10 < n_labelled < 150
+
+
+@pytest.mark.real_data
+def test_real_exposures_with_real_members(
+    composed: Callable[..., DictConfig], shared_data: Path, tmp_path: Path
+) -> None:
+    """Members of a real cluster, moved onto real exposures, label the cells of their pixels."""
+    folder = shared_data / "images" / "decam"
+    exposure = next(folder.glob("c4d_*_ooi_r_ls9.N26.fits"))
+    wcs = WCS(fits.getheader(exposure, 1))
+    table = Table.read(shared_data / "redmapper" / "test_cluster_members.fit")
+    # The cluster is larger than the cut-out: its sky shrinks by ten around the most likely member.
+    ra, dec = (np.asarray(table[name], float) for name in ("RA", "DEC"))
+    first = int(np.argmax(table["PMEM"]))
+    (centre_ra,), (centre_dec,) = wcs.all_pix2world([50.0], [50.0], 0)
+    table["RA"] = centre_ra + (ra - ra[first]) * np.cos(np.radians(65)) / 10
+    table["DEC"] = centre_dec + (dec - dec[first]) / 10
+    table.write(tmp_path / "members.fit", format="fits")
+    cfg = composed("datagen", "data_gen=tiles", "survey=decam_exposures")
+    cfg.data_gen.update(tiles_dir=str(folder), data_dir=str(tmp_path / "tiles"))
+    cfg.data_gen.update(reference=str(tmp_path / "members.fit"), reference_band="r")
+    cfg.data_gen.update(image_size=96, tile_size=16)
+    (datum,) = run(build_settings(cfg.data_gen, "data_gen"))
+    x, y = wcs.all_world2pix(table["RA"], table["DEC"], 0)
+    richness = {k: table["PMEM"][table["MEM_MATCH_ID"] == k].sum()
+                for k in np.unique(table["MEM_MATCH_ID"])}  # fmt: skip
+    is_rich = np.array([richness[k] >= 20 for k in table["MEM_MATCH_ID"]])
+    sure = np.asarray(table["PMEM"]) >= 0.5
+    doubtful = ~sure & (np.asarray(table["PMEM"]) >= 0.1) | sure & ~is_rich
+    counts = np.zeros((2, 6, 6), int)
+    for kind, chosen in enumerate((sure & is_rich, doubtful)):
+        chosen = chosen & (table["MAG"][:, 2] < 25)
+        row, column = np.floor((y + 0.5) / 16)[chosen], np.floor((x + 0.5) / 16)[chosen]
+        for i, j in zip(row.astype(int), column.astype(int), strict=True):
+            if 0 <= i < 6 and 0 <= j < 6:
+                counts[kind, i, j] += 1
+    assert counts[0].sum() > 10
+    cells = datum["tile_catalog"]
+    np.testing.assert_array_equal(cells["n_members"][..., 0, 0], counts[0])
+    weight = np.where((counts[0] == 0) & (counts[1] > 0), 0.0, 1.0)
+    np.testing.assert_array_equal(cells["cell_weight"][..., 0, 0], weight)
+    # The r exposure is the reference and has no bad pixel; it comes as it is, at zero point 30.
+    counts_per_s = fits.getdata(exposure, 1)[:96, :96] / 90.0
+    np.testing.assert_allclose(datum["images"][1], counts_per_s * 10 ** (0.4 * 4.8), rtol=1e-5)
+    assert datum["images"][0].isnan().sum() > 0
+    assert datum["meta"]["prior"]["survey"] == "decam_exposures"
+    there = WCS(fits.Header(datum["meta"]["wcs"])).all_world2pix(table["RA"], table["DEC"], 0)
+    np.testing.assert_allclose(there, (x, y), atol=1e-6)
