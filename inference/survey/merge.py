@@ -22,6 +22,7 @@ from inference.survey.candidates import describe, empty_catalog
 from inference.survey.scores import ScoreMap
 
 MIN_RADIUS_CELLS = 1.5
+_HAIR = 1e-9
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,12 @@ class TileFootprint:
         """Distance from the middle to the farthest corner on the unit sphere."""
         corners = unit_vectors(*self._sky([0, 0, 1, 1], [0, 1, 0, 1]))
         return float(np.linalg.norm(corners - self.centre, axis=1).max())
+
+    @property
+    def corners(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Sky positions (ra, dec) [deg] of the corners in turn, shape (4,) each."""
+        ra, dec = self._sky([0, 1, 1, 0], [0, 0, 1, 1])
+        return ra % 360.0, dec
 
     def contains(self, ra: NDArray[np.float64], dec: NDArray[np.float64]) -> NDArray[np.bool_]:
         """Return which sky positions [deg] fall on the tile's pixels, shape (n,)."""
@@ -155,20 +162,27 @@ def owned_cells(footprints: Sequence[TileFootprint]) -> list[NDArray[np.bool_]]:
     Args:
         footprints: Where the survey tiles lie and what was seen of them.
     """
-    centres = [footprint.centre for footprint in footprints]
+    centres = np.array([footprint.centre for footprint in footprints]).reshape(-1, 3)
     radii = np.array([footprint.radius_chord for footprint in footprints]) * 1.01
     result = []
     for number, footprint in enumerate(footprints):
         assert footprint.seen is not None
         owned = footprint.seen.copy()
         apart = np.linalg.norm(centres - centres[number], axis=1)
-        near = np.flatnonzero(apart < radii + radii[number]).tolist()
-        if len(near) > 1:
+        is_near = apart < radii + radii[number]
+        is_near[number] = False
+        near = np.flatnonzero(is_near).tolist()
+        if near:
             rows, columns = np.nonzero(owned)
             middle = (footprint.cell_px - 1) / 2
             x, y = (axis * footprint.cell_px + middle for axis in (columns, rows))
-            owner = _owners(*pixel_to_sky(footprint.wcs, x, y), [footprints[k] for k in near])
-            owned[rows, columns] = owner == footprint.name
+            ra, dec = pixel_to_sky(footprint.wcs, x, y)
+            # Cells to which no other centre is as near need no closer look: most of them.
+            towards = unit_vectors(ra, dec) @ (centres[near] - centres[number]).T
+            asked = towards.max(axis=1) > -_HAIR
+            rivals = [footprint, *(footprints[k] for k in near)]
+            owner = _owners(ra[asked], dec[asked], rivals)
+            owned[rows[asked], columns[asked]] = owner == footprint.name
         result.append(owned)
     return result
 
