@@ -19,7 +19,7 @@ from conf.build import build_settings
 from datagen import files
 from datagen.errors import DataFormatError, DataNotFoundError
 from datagen.tiles.geometry import separation_rad, unit_vectors
-from inference.survey import cells, plots, statistics
+from inference.survey import cells, clevar, plots, statistics
 from inference.survey.candidates import read_catalog, to_ecsv
 from inference.survey.evaluation_settings import EvaluateSettings
 from inference.survey.footprint import covered_areas
@@ -105,6 +105,7 @@ def evaluate_survey(settings: EvaluateSettings) -> Evaluation:
     origin = {**_origin(settings, str(maps[0].meta["RUNHASH"])), "area_deg2": area}
     written = _write(settings, fractions, curve, sample)
     written.append(_write_summary(settings, origin, fractions, metrics, sample))
+    written += _write_clevar(Path(settings.output_dir), sample, maps)
     written += plots.write_plots(
         Path(settings.output_dir),
         plots.Figures(fractions, curve, maps[: settings.n_plots], sample.candidates, sample.pure),
@@ -260,6 +261,24 @@ def _write(
     }
     for name, table in tables.items():
         files.write_text(folder / name, to_ecsv(table))
+    return [folder / name for name in tables]
+
+
+def _write_clevar(folder: Path, sample: Sample, maps: Sequence[ScoreMap]) -> list[Path]:
+    """Write both catalogues with the matches of `matches.ecsv` for ClEvaR."""
+    pure = sample.pure
+    candidates, clusters = clevar.matched_tables(
+        clevar.Side.of_candidates(sample.candidates, sample.sky),
+        clevar.Side.of_reference(pure),
+        statistics.within(sample.sky, pure.sky, sample.rule),
+        sample.rule.preference,
+    )
+    clusters["ft_other"] = statistics.covered(maps, pure.sky.ra, pure.sky.dec)
+    # A mask for the completeness: what should have been found.
+    clusters["counts"] = np.isin(pure.ids, sample.complete.ids)
+    tables = {"clevar_candidates.fits": candidates, "clevar_reference.fits": clusters}
+    for name, table in tables.items():
+        files.write_bytes(folder / name, clevar.to_fits(table))
     return [folder / name for name in tables]
 
 
