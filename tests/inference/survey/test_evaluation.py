@@ -101,7 +101,9 @@ def test_completeness_and_purity_count_the_footprint(
     origin = {"run_hash": "abc", "reference": str(tmp_path / "truth.ecsv"), **cuts}
     assert origin.items() <= written.items()
     assert Table.read(tmp_path / "evaluation" / "evaluation.ecsv")["n"][0] == 4
-    assert [path.suffix for path in result.files] == [".ecsv"] * 3 + [".json", ".fits", ".fits"] + [".png"] * 2
+    assert [path.suffix for path in result.files] == [".ecsv"] * 3 + [".json", ".fits", ".fits"] + [
+        ".png"
+    ] * 2
     assert all(path.stat().st_size > 0 for path in result.files)
     text = "\n".join(summary(result))
     assert "completeness        all" in text
