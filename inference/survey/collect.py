@@ -56,8 +56,15 @@ def collect(
         f"in {sum(areas):.4g} deg2"
     )
     if failed:
-        first = f"{failed[0].name}: {reasons[0]}"
-        log.error("%s; %d failed, see %s (%s)", summary, len(failed), paths.failed, first)
+        log.error(
+            "%s; %d failed, see %s (%s: %s); repair their files and run the same command again, "
+            "which predicts only what is missing",
+            summary,
+            len(failed),
+            paths.failed,
+            failed[0].name,
+            reasons[0],
+        )
     else:
         log.info("%s, see %s", summary, paths.catalog)
     return len(failed)
