@@ -15,6 +15,7 @@ log = logging.getLogger(__name__)
 
 BAR_SECONDS = 0.2
 LINE_SECONDS = 60.0
+_BAR = "{desc} {percentage:3.0f}%|{bar}|"
 
 
 class Progress:
@@ -50,8 +51,7 @@ class Progress:
         stream = sys.stderr if stream is None else stream
         self._is_shown = is_shown
         if is_shown and stream.isatty():
-            form = "{desc} {percentage:3.0f}%|{bar}| {postfix}"
-            self._bar = tqdm(total=1, desc=label, file=stream, bar_format=form)
+            self._bar = tqdm(total=1, desc=label, file=stream, bar_format=_BAR)
 
     def add(self, tile: str, n_windows: int, n_planned: int) -> None:
         """Note that windows of a survey tile were predicted, which has `n_planned` in all."""
@@ -119,5 +119,6 @@ class Progress:
 
     def _draw(self) -> None:
         self._bar.total, self._bar.n = max(self.n_expected, 1), self._n_done
-        self._bar.set_postfix_str(self.text(), refresh=False)
+        # A postfix of tqdm's would begin with a comma.
+        self._bar.bar_format = f"{_BAR} {self.text()}"
         self._bar.refresh()

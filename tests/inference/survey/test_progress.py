@@ -111,7 +111,7 @@ def test_a_terminal_gets_a_bar(clock: Clock, caplog: pytest.LogCaptureFixture) -
     progress.close()
     shown = terminal.getvalue().split("\r")
     assert "rank 0 of 2   0%|" in shown[1]
-    assert any("25%|" in line and "0/2 tiles, 9.0 tiles/h" in line for line in shown)
+    assert any("25%|" in line and "| 0/2 tiles, 9.0 tiles/h" in line for line in shown)
     assert "100%|" in shown[-1]
     assert "2/2 tiles" in shown[-1]
     assert caplog.records == []
