@@ -58,6 +58,7 @@ class PredictConfig:
     paths: PathsConfig = MISSING
     survey: Any = MISSING
     predict: Any = MISSING
+    logger: Any = None
 
 
 @dataclass

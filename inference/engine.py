@@ -5,21 +5,24 @@ from __future__ import annotations
 import contextlib
 import datetime
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning import Trainer
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 
 from conf.build import build_settings
+from conf.running import run_folder
 from datagen.errors import ConfigError
 from datagen.tiles.survey import SurveySettings
 from encoders.checkpoint import load_with_sha256
 from encoders.devices import check_sweep, n_devices, quiet_lightning, trainer_words
+from encoders.training import build_loggers
 from inference.survey.loading import SurveyData
 from inference.survey.run import SurveyRun
 from inference.survey.settings import PredictSettings
@@ -45,22 +48,24 @@ def predict(cfg: DictConfig) -> int:
     check_sweep("predict", settings.devices, settings.strategy)
     _quiet()
     survey: SurveySettings = build_settings(cfg.survey, "survey")
-    return predict_survey(settings, survey)
+    return predict_survey(settings, survey, build_loggers(cfg, run_folder(cfg)))
 
 
-def predict_survey(settings: PredictSettings, survey: SurveySettings) -> int:
+def predict_survey(
+    settings: PredictSettings, survey: SurveySettings, loggers: Sequence[Logger] = ()
+) -> int:
     """Predict on survey tiles with the checkpoint of the settings; return the exit status."""
     module, sha256 = load_with_sha256(Path(settings.weight_save_path), "membership")
-    return run(SurveyRun(settings, survey, module, sha256))
+    return run(SurveyRun(settings, survey, module, sha256), loggers)
 
 
-def run(job: SurveyRun) -> int:
+def run(job: SurveyRun, loggers: Sequence[Logger] = ()) -> int:
     """Run a prediction that is ready to start; return the exit status."""
     n_pending = len(job.pending())
     n_done = len(job.tiles) - n_pending
     log.info("%d survey tiles to predict, %d finished before", n_pending, n_done)
     if n_pending:
-        trainer = build_trainer(job)
+        trainer = build_trainer(job, loggers)
         if job.settings.compile:
             # All windows of most surveys have one shape; in place, so that its attributes stay.
             job.module.network.compile()  # type: ignore[union-attr] # a torch module
@@ -73,17 +78,17 @@ def run(job: SurveyRun) -> int:
     return TILES_FAILED if job.finish() else 0
 
 
-def build_trainer(job: SurveyRun) -> Trainer:
+def build_trainer(job: SurveyRun, loggers: Sequence[Logger] = ()) -> Trainer:
     """Return a trainer for the devices of the settings.
 
     Raises:
         ConfigError: A word is unknown, or the machine has no such devices.
     """
     with trainer_words("predict"):
-        return _trainer(job, job.settings)
+        return _trainer(job, job.settings, loggers)
 
 
-def _trainer(job: SurveyRun, settings: PredictSettings) -> Trainer:
+def _trainer(job: SurveyRun, settings: PredictSettings, loggers: Sequence[Logger]) -> Trainer:
     return Trainer(
         accelerator=settings.accelerator,
         devices=settings.devices,
@@ -91,7 +96,7 @@ def _trainer(job: SurveyRun, settings: PredictSettings) -> Trainer:
         strategy=_strategy(settings),
         precision=settings.precision,  # type: ignore[arg-type] # Lightning checks the word
         callbacks=[job.writer()],
-        logger=False,
+        logger=list(loggers) or False,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,

@@ -57,7 +57,9 @@ def celestial_wcs(cards: Mapping[str, str | int | float], source: str) -> WCS:
         raise DataFormatError(f"{source} has a broken WCS: {reason}", value=source) from error
     if not wcs.has_celestial:
         raise DataFormatError(
-            f"{source} has no celestial WCS (CTYPE1, CTYPE2, CRVAL, CRPIX, CD)", value=source
+            f"{source} has no celestial WCS; its header needs CTYPE1, CTYPE2, CRVAL, CRPIX and CD "
+            "or CDELT (survey.hdu says which one)",
+            value=source,
         )
     _check_frame(wcs, source)
     return wcs

@@ -14,6 +14,7 @@ from scipy.spatial import cKDTree
 
 from datagen.errors import DataFormatError, DataNotFoundError
 from datagen.tiles.geometry import pixel_scale_arcsec, pixel_to_sky
+from inference.survey.regions import circle, region_file
 from inference.survey.scores import ScoreMap
 
 _EIGHT = np.ones((3, 3), int)
@@ -128,13 +129,10 @@ def _problem(table: Table) -> str:
 
 
 def to_regions(table: Table) -> str:
-    """Return a catalogue as a DS9 region file, one circle of equal area for each candidate."""
-    lines = ["# Region file format: DS9 version 4.1", "global color=green", "icrs"]
-    for row in table:
-        radius = np.sqrt(row["area_arcmin2"] / np.pi) * 60
-        name = f"{row['id']} {row['score']:.2f}"
-        lines.append(f'circle({row["ra"]:.7f},{row["dec"]:.7f},{radius:.2f}") # text={{{name}}}')
-    return "\n".join(lines) + "\n"
+    """Return a catalogue as a region file, one circle of equal area for each candidate."""
+    radius = np.sqrt(np.asarray(table["area_arcmin2"]) / np.pi) * 60
+    names = [f"{row['id']} {row['score']:.2f}" for row in table]
+    return region_file(map(circle, table["ra"], table["dec"], radius, names))
 
 
 def _peaks(score: NDArray[np.float64], separation: float) -> NDArray[np.int64]:

@@ -19,9 +19,10 @@ from conf.build import build_settings
 from datagen import files
 from datagen.errors import DataFormatError, DataNotFoundError
 from datagen.tiles.geometry import separation_rad, unit_vectors
-from inference.survey import cells, plots, statistics
+from inference.survey import cells, clevar, plots, statistics
 from inference.survey.candidates import read_catalog, to_ecsv
 from inference.survey.evaluation_settings import EvaluateSettings
+from inference.survey.footprint import covered_areas
 from inference.survey.matching import SkyCatalog
 from inference.survey.merge import TileFootprint, owned_cells
 from inference.survey.records import OutputPaths
@@ -39,6 +40,7 @@ class Evaluation:
     Args:
         fractions: Completeness and purity, over all and in bins.
         curve: Both against the score threshold.
+        area_deg2: Area of the sky that the prediction covers, without masked pixels [deg2].
         cells: Cell metrics; empty without source catalogues.
         matches: Candidate, cluster and their separation.
         files: What was written.
@@ -46,6 +48,7 @@ class Evaluation:
 
     fractions: list[Fraction]
     curve: Table
+    area_deg2: float
     cells: dict[str, float]
     matches: Table
     files: list[Path]
@@ -90,22 +93,25 @@ def evaluate_survey(settings: EvaluateSettings) -> Evaluation:
     """
     paths = OutputPaths(Path(settings.prediction_dir))
     maps = _score_maps(paths)
-    owned = owned_cells([TileFootprint.of(scores) for scores in maps])
+    places = [TileFootprint.of(scores) for scores in maps]
+    owned = owned_cells(places)
+    area = sum(covered_areas(places, [scores.seen_fraction for scores in maps], owned))
     sample = _sample(settings, paths, maps)
     fractions = [*_fractions(sample, settings), *_chance(sample, maps, owned)]
     curve = statistics.threshold_curve(sample.sky, sample.complete, sample.pure, sample.rule)
     run = files.read_json(paths.run) if paths.run.is_file() else {}
     labels = _cell_labels(maps, owned, run, settings.sources)
     metrics = cells.cell_metrics(labels) if labels else {}
-    origin = _origin(settings, str(maps[0].meta["RUNHASH"]))
+    origin = {**_origin(settings, str(maps[0].meta["RUNHASH"])), "area_deg2": area}
     written = _write(settings, fractions, curve, sample)
     written.append(_write_summary(settings, origin, fractions, metrics, sample))
+    written += _write_clevar(Path(settings.output_dir), sample, maps)
     written += plots.write_plots(
         Path(settings.output_dir),
         plots.Figures(fractions, curve, maps[: settings.n_plots], sample.candidates, sample.pure),
         run,
     )
-    return Evaluation(fractions, curve, metrics, _matches(sample), written)
+    return Evaluation(fractions, curve, area, metrics, _matches(sample), written)
 
 
 def summary(evaluation: Evaluation) -> list[str]:
@@ -120,6 +126,7 @@ def summary(evaluation: Evaluation) -> list[str]:
         low, high = fraction.interval
         counts = f"{fraction.n_matched:>9}{fraction.n:>7}{fraction.value:>8.3f}"
         lines.append(f"{fraction.quantity:<20}{span:<26}{counts}  {low:.3f} - {high:.3f}")
+    lines.append(f"{'area covered [deg2]':<46}{evaluation.area_deg2:>18.4g}")
     lines += [f"cell {name:<41}{value:>18.4f}" for name, value in evaluation.cells.items()]
     return lines + [f"wrote {path}" for path in evaluation.files]
 
@@ -254,6 +261,24 @@ def _write(
     }
     for name, table in tables.items():
         files.write_text(folder / name, to_ecsv(table))
+    return [folder / name for name in tables]
+
+
+def _write_clevar(folder: Path, sample: Sample, maps: Sequence[ScoreMap]) -> list[Path]:
+    """Write both catalogues with the matches of `matches.ecsv` for ClEvaR."""
+    pure = sample.pure
+    candidates, clusters = clevar.matched_tables(
+        clevar.Side.of_candidates(sample.candidates, sample.sky),
+        clevar.Side.of_reference(pure),
+        statistics.within(sample.sky, pure.sky, sample.rule),
+        sample.rule.preference,
+    )
+    clusters["ft_other"] = statistics.covered(maps, pure.sky.ra, pure.sky.dec)
+    # A mask for the completeness: what should have been found.
+    clusters["counts"] = np.isin(pure.ids, sample.complete.ids)
+    tables = {"clevar_candidates.fits": candidates, "clevar_reference.fits": clusters}
+    for name, table in tables.items():
+        files.write_bytes(folder / name, clevar.to_fits(table))
     return [folder / name for name in tables]
 
 

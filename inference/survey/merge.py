@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,12 +10,14 @@ import numpy as np
 from astropy.table import Table, vstack
 from astropy.wcs import WCS
 from numpy.typing import NDArray
+from scipy import ndimage
 from scipy.spatial import KDTree
 
 from datagen.tiles.geometry import (
     chord,
     pixel_scale_arcsec,
     pixel_to_sky,
+    separation_rad,
     sky_to_pixel,
     unit_vectors,
 )
@@ -22,6 +25,8 @@ from inference.survey.candidates import describe, empty_catalog
 from inference.survey.scores import ScoreMap
 
 MIN_RADIUS_CELLS = 1.5
+_HAIR = 1e-9
+_EIGHT = np.ones((3, 3), bool)
 
 
 @dataclass(frozen=True)
@@ -65,6 +70,12 @@ class TileFootprint:
         corners = unit_vectors(*self._sky([0, 0, 1, 1], [0, 1, 0, 1]))
         return float(np.linalg.norm(corners - self.centre, axis=1).max())
 
+    @property
+    def corners(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Sky positions (ra, dec) [deg] of the corners in turn, shape (4,) each."""
+        ra, dec = self._sky([0, 1, 1, 0], [0, 0, 1, 1])
+        return ra % 360.0, dec
+
     def contains(self, ra: NDArray[np.float64], dec: NDArray[np.float64]) -> NDArray[np.bool_]:
         """Return which sky positions [deg] fall on the tile's pixels, shape (n,)."""
         x, y = self.pixels(ra, dec)
@@ -105,12 +116,15 @@ def merge_catalogs(
 ) -> Table:
     """Merge catalogues so that an object in the overlap of survey tiles appears once.
 
-    Ownership: a candidate counts if, of all survey tiles that saw its cell, its own has the
-    nearest centre, or if none did. Two measurements of one object can fall on either side of such
-    a border: if both count, the one with the higher score stays; if neither does, likewise.
+    Ownership: a candidate counts if, of all survey tiles that saw its cell and those around it, its
+    own has the nearest centre, or if none did. Two measurements of one object can fall on either
+    side of such a border: if both count, the one with the higher score stays; if neither does,
+    likewise.
 
-    The grids of cells of two survey tiles differ, so that a single cell is a diagonal off: objects
-    within 1.5 cells are the same, even if `radius_arcmin` is less.
+    Borders and masks cut objects, and each survey tile measures the part that it sees: candidates
+    of two survey tiles are the same object also if the circles of their areas come within 1.5 cells
+    of each other (the grids of cells differ, so that single cells are a diagonal off). So that
+    neighbours stay apart, one of the two must be the nearest to the other in its survey tile.
 
     Args:
         tables: One catalogue per survey tile.
@@ -125,12 +139,10 @@ def merge_catalogs(
         return describe(empty_catalog(0))
     merged = vstack(filled, metadata_conflicts="silent")
     merged.meta.clear()
-    positions = unit_vectors(merged["ra"], merged["dec"])
-    owner = owner_names(merged, footprints)
+    owner = owner_names(merged, [_inner(footprint) for footprint in footprints])
     owned = (owner == np.asarray(merged["tile"])) | (owner == "")
-    widest = max(footprint.cell_arcmin for footprint in footprints)
-    radius = max(radius_arcmin, MIN_RADIUS_CELLS * widest)
-    keep = _choose(merged, positions, owned, float(chord(np.radians(radius / 60))))
+    gap_arcmin = MIN_RADIUS_CELLS * max(footprint.cell_arcmin for footprint in footprints)
+    keep = _choose(merged, owned, _views(merged, radius_arcmin, gap_arcmin))
     merged = merged[keep]
     merged.sort(["tile", "id"])
     return describe(merged)
@@ -155,20 +167,27 @@ def owned_cells(footprints: Sequence[TileFootprint]) -> list[NDArray[np.bool_]]:
     Args:
         footprints: Where the survey tiles lie and what was seen of them.
     """
-    centres = [footprint.centre for footprint in footprints]
+    centres = np.array([footprint.centre for footprint in footprints]).reshape(-1, 3)
     radii = np.array([footprint.radius_chord for footprint in footprints]) * 1.01
     result = []
     for number, footprint in enumerate(footprints):
         assert footprint.seen is not None
         owned = footprint.seen.copy()
         apart = np.linalg.norm(centres - centres[number], axis=1)
-        near = np.flatnonzero(apart < radii + radii[number]).tolist()
-        if len(near) > 1:
+        is_near = apart < radii + radii[number]
+        is_near[number] = False
+        near = np.flatnonzero(is_near).tolist()
+        if near:
             rows, columns = np.nonzero(owned)
             middle = (footprint.cell_px - 1) / 2
             x, y = (axis * footprint.cell_px + middle for axis in (columns, rows))
-            owner = _owners(*pixel_to_sky(footprint.wcs, x, y), [footprints[k] for k in near])
-            owned[rows, columns] = owner == footprint.name
+            ra, dec = pixel_to_sky(footprint.wcs, x, y)
+            # Cells to which no other centre is as near need no closer look: most of them.
+            towards = unit_vectors(ra, dec) @ (centres[near] - centres[number]).T
+            asked = towards.max(axis=1) > -_HAIR
+            rivals = [footprint, *(footprints[k] for k in near)]
+            owner = _owners(ra[asked], dec[asked], rivals)
+            owned[rows[asked], columns[asked]] = owner == footprint.name
         result.append(owned)
     return result
 
@@ -196,23 +215,46 @@ def _owners(
     return result
 
 
-def _choose(
-    table: Table,
-    positions: NDArray[np.float64],
-    owned: NDArray[np.bool_],
-    radius: float,
-) -> NDArray[np.int64]:
-    """Return the rows to keep."""
+def _inner(footprint: TileFootprint) -> TileFootprint:
+    """Return a footprint without the outermost cells, in which half an object can be seen."""
+    if footprint.seen is None:
+        return footprint
+    return dataclasses.replace(footprint, seen=ndimage.binary_erosion(footprint.seen, _EIGHT))
+
+
+def _views(table: Table, radius_arcmin: float, gap_arcmin: float) -> list[set[int]]:
+    """Return for each row the rows that show the same object, of other survey tiles.
+
+    Args:
+        table: Candidates of all survey tiles.
+        radius_arcmin: Positions within it are the same.
+        gap_arcmin: Circles with the areas of the candidates that come as near are the same.
+    """
+    tile, positions = np.asarray(table["tile"]), unit_vectors(table["ra"], table["dec"])
+    size = np.sqrt(np.asarray(table["area_arcmin2"]) / np.pi)
+    reach = np.maximum(radius_arcmin, size + size.max() + gap_arcmin)
+    near = KDTree(positions).query_ball_point(positions, chord(np.radians(reach / 60)))
+    views: list[set[int]] = [set() for _ in near]
+    for i, rows in enumerate(near):
+        others = np.array([j for j in rows if tile[j] != tile[i]], int)
+        apart = np.degrees(separation_rad(positions[others], positions[i])) * 60
+        allowed = np.maximum(radius_arcmin, size[i] + size[others] + gap_arcmin)
+        taken: set[str] = set()
+        for k in np.argsort(apart, kind="stable"):
+            j = int(others[k])
+            if apart[k] <= allowed[k] and tile[j] not in taken:
+                taken.add(tile[j])
+                views[i].add(j)
+                views[j].add(i)
+    return views
+
+
+def _choose(table: Table, owned: NDArray[np.bool_], views: Sequence[set[int]]) -> NDArray[np.int64]:
+    """Return the rows to keep: of the views of an object the first one that counts."""
     tile = np.asarray(table["tile"])
-    partners: dict[int, list[int]] = {}
-    for a, b in KDTree(positions).query_pairs(radius):
-        if tile[a] != tile[b]:
-            partners.setdefault(a, []).append(b)
-            partners.setdefault(b, []).append(a)
     order = sorted(range(len(table)), key=lambda i: (not owned[i], -table["score"][i], tile[i], i))
     kept: set[int] = set()
     for i in order:
-        others = partners.get(i, [])
-        if not any(j in kept for j in others) and (owned[i] or others):
+        if views[i].isdisjoint(kept) and (owned[i] or views[i]):
             kept.add(i)
     return np.array(sorted(kept), np.int64)

@@ -222,7 +222,10 @@ def _measure(
     for band, sample in zip(bands, samples, strict=True):
         valid = np.isfinite(sample)
         if not valid.any():
-            raise DataFormatError(f"band {band} has no valid pixel (all NaN){where}", value=band)
+            raise DataFormatError(
+                f"band {band} has no valid pixel: all are NaN or survey.blank_value{where}",
+                value=band,
+            )
         if np.nanmin(sample) == np.nanmax(sample):
             level = float(np.nanmin(sample))
             raise DataFormatError(

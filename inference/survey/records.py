@@ -43,6 +43,21 @@ class OutputPaths:
         return self.root / "catalog.ecsv"
 
     @property
+    def catalog_regions(self) -> Path:
+        """The merged catalogue as a region file."""
+        return self.root / "catalog.reg"
+
+    @property
+    def footprint(self) -> Path:
+        """Corners of the survey tiles and the area that each adds."""
+        return self.root / "footprint.ecsv"
+
+    @property
+    def footprint_regions(self) -> Path:
+        """Outlines of the survey tiles as a region file."""
+        return self.root / "footprint.reg"
+
+    @property
     def failed(self) -> Path:
         """Survey tiles that could not be predicted, with reasons."""
         return self.root / "failed.ecsv"

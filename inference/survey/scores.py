@@ -76,8 +76,14 @@ class ScoreMap:
     @property
     def seen(self) -> NDArray[np.bool_]:
         """Cells of which at least half was seen, shape (ny, nx)."""
-        seen: NDArray[np.bool_] = self.coverage * (1 - self.mask_fraction) >= 0.5
+        seen: NDArray[np.bool_] = self.seen_fraction >= 0.5
         return seen
+
+    @property
+    def seen_fraction(self) -> NDArray[np.float32]:
+        """Fraction of each cell that is on the survey tile and not masked, shape (ny, nx)."""
+        fraction: NDArray[np.float32] = self.coverage * (1 - self.mask_fraction)
+        return fraction
 
 
 def write_scores(path: Path, scores: ScoreMap) -> None:

@@ -38,8 +38,8 @@ class PredictSettings:
         blend: crop (each cell from the window in which it is farthest from the edge) or taper.
         separation_cells: Peaks in one group of cells that are this far apart are two candidates.
         min_cells: Smallest number of cells of a candidate.
-        merge_radius_arcmin: Candidates of different tiles within it, or within 1.5 cells if that
-            is more, are the same one.
+        merge_radius_arcmin: Candidates of different tiles within it, or whose circles come within
+            1.5 cells of each other, are the same one.
         regions: Also write a DS9 region file for each survey tile.
     """
 

@@ -13,7 +13,13 @@ from numpy.typing import NDArray
 
 from datagen.seeds import stream
 from datagen.tiles.geometry import pixel_to_sky
-from inference.survey.matching import SkyCatalog, cross_match, multiple_match, wilson_interval
+from inference.survey.matching import (
+    Pairs,
+    SkyCatalog,
+    cross_match,
+    multiple_match,
+    wilson_interval,
+)
 from inference.survey.merge import TileFootprint
 from inference.survey.references import ReferenceCatalog
 from inference.survey.scores import ScoreMap
@@ -95,8 +101,12 @@ def candidate_sky(table: Table) -> SkyCatalog:
 
 def match(candidates: SkyCatalog, clusters: SkyCatalog, rule: MatchRule) -> NDArray[np.int64]:
     """Return for each candidate the row of its cluster, or -1."""
-    pairs = multiple_match(candidates, clusters, rule.radius_arcmin)
-    return cross_match(candidates, clusters, pairs, rule.preference)
+    return cross_match(candidates, clusters, within(candidates, clusters, rule), rule.preference)
+
+
+def within(candidates: SkyCatalog, clusters: SkyCatalog, rule: MatchRule) -> Pairs:
+    """Return all pairs that a rule allows."""
+    return multiple_match(candidates, clusters, rule.radius_arcmin)
 
 
 def covered(

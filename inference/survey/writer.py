@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,15 +13,17 @@ import numpy as np
 import torch
 from lightning import Callback, LightningModule, Trainer
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from datagen import files
 from inference.survey.blending import Mosaic
 from inference.survey.candidates import CandidateRule, find_candidates, to_ecsv, to_regions
 from inference.survey.dataset import Batch, cell_coverage
+from inference.survey.progress import Progress
 from inference.survey.records import OutputPaths, note_failure, write_record
 from inference.survey.scores import ScoreMap, to_fits
 from inference.survey.windows import WindowPlan, WindowShape
+
+log = logging.getLogger(__name__)
 
 Correction = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
@@ -53,12 +57,54 @@ class Product:
 
 @dataclass
 class OpenTile:
-    """A survey tile whose windows are still arriving."""
+    """A survey tile whose windows are still arriving.
+
+    Args:
+        mosaic: The scores so far.
+        plan: Its windows.
+        seconds_wait: How long its windows were waited for.
+        seconds_predict: How long they were computed with, and their scores put together.
+        footer: See `WindowDataset`.
+    """
 
     mosaic: Mosaic
     plan: WindowPlan
-    started: float
+    seconds_wait: float = 0.0
+    seconds_predict: float = 0.0
     footer: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class TileReport:
+    """What there is to say of a survey tile of which all windows have arrived.
+
+    Args:
+        windows: Their number.
+        seconds_read: How long they were read, in part ahead of their turn.
+        seconds_wait: How long they were waited for.
+        seconds_predict: How long they were computed with, and their scores put together.
+        masked_fraction: Share of its pixels that are masked in any band.
+        candidates: Their number, or None if the encoder gave no scores.
+    """
+
+    windows: int
+    seconds_read: float
+    seconds_wait: float
+    seconds_predict: float
+    masked_fraction: float
+    candidates: int | None
+
+    def scalars(self) -> dict[str, float]:
+        """Return what loggers get."""
+        seconds = max(self.seconds_wait + self.seconds_predict, 1e-9)
+        return {
+            "windows_per_s": self.windows / seconds,
+            "seconds_read": self.seconds_read,
+            "seconds_predict": self.seconds_predict,
+            "wait_share": self.seconds_wait / seconds,
+            "masked_fraction": self.masked_fraction,
+            "candidates": self.candidates or 0,
+        }
 
 
 class TileWriter(Callback):
@@ -73,15 +119,30 @@ class TileWriter(Callback):
         self._product = product
         self._n_threads = n_threads
         self._open: dict[str, OpenTile] = {}
-        self._progress: Any = None
+        self._progress = Progress(0, "predict", is_shown=False)
+        self._n_tiles = self._n_ended = self._n_failed = 0
+        self._started = self._batch_began = self._batch_ended = 0.0
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Fix the number of threads and open the progress bar."""
+        """Fix the number of threads and begin to count."""
         # Launchers divide the cores among ranks, and sums depend on the number of threads.
         torch.set_num_threads(self._n_threads)
-        total = getattr(trainer, "datamodule").n_tiles  # noqa: B009 - typed as a plain module
-        hidden = not trainer.is_global_zero
-        self._progress = tqdm(total=total, unit="tile", desc="predict", disable=hidden)
+        data = getattr(trainer, "datamodule")  # noqa: B009 - typed as a plain module
+        self._n_tiles = data.n_tiles
+        ranks = f", rank 0 of {trainer.world_size}" if trainer.world_size > 1 else ""
+        self._progress = Progress(self._n_tiles, f"predict{ranks}", is_shown=trainer.is_global_zero)
+        self._started = self._batch_ended = time.perf_counter()
+
+    def on_predict_batch_start(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Note when a batch has arrived."""
+        self._batch_began = time.perf_counter()
 
     def on_predict_batch_end(
         self,
@@ -95,12 +156,13 @@ class TileWriter(Callback):
         """Keep the scores of a batch; save the survey tile if it is complete."""
         for given_up in batch["given_up"]:
             self._open.pop(given_up, None)
+            self._end(given_up, failed=True)
         name = batch["tile"]
         tile = self._open.get(name)
         if tile is None:
             plan = WindowPlan(tuple(batch["tile_shape"]), self._product.windows)
-            tile = OpenTile(Mosaic(plan, self._product.blend), plan, time.perf_counter())
-            self._open[name] = tile
+            tile = self._open[name] = OpenTile(Mosaic(plan, self._product.blend), plan)
+        tile.seconds_wait += self._batch_began - self._batch_ended
         # The loop keeps the batch while the next one is read: its memory could not be used again.
         batch["images"].set_()
         scores = outputs["scores"].float().cpu().numpy()
@@ -108,58 +170,86 @@ class TileWriter(Callback):
             tile.mosaic.add(int(number), window)
         if batch["footer"] is not None:
             tile.footer = batch["footer"]
+        self._batch_ended = time.perf_counter()
+        tile.seconds_predict += self._batch_ended - self._batch_began
+        self._progress.add(name, len(batch["windows"]), len(tile.plan.starts))
         if tile.mosaic.is_complete:
             del self._open[name]
-            self._finish(name, tile, trainer.global_rank)
+            self._finish(name, tile, trainer)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Wait for the other ranks, so that the first one finds all results."""
         # Survey tiles that proved to be damaged when no batch followed.
+        for name in [*self._open, *[""] * (self._n_tiles - self._n_ended - len(self._open))]:
+            self._end(name, failed=True)
         self._open.clear()
         self._progress.close()
+        self._log(trainer, {"failed_tiles": self._n_failed})
         trainer.strategy.barrier("all survey tiles predicted")
 
-    def _finish(self, name: str, tile: OpenTile, rank: int) -> None:
-        seconds = save_tile(name, tile, self._product, rank)
-        rate = len(tile.plan.starts) / max(seconds, 1e-9)
-        self._progress.set_postfix_str(f"{name}, {rate:.1f} windows/s", refresh=False)
-        self._progress.update()
+    def _finish(self, name: str, tile: OpenTile, trainer: Trainer) -> None:
+        report = save_tile(name, tile, self._product, trainer.global_rank)
+        self._end(name, failed=report.candidates is None)
+        # What was done after the last batch is not waiting.
+        self._batch_ended = time.perf_counter()
+        rate = self._n_ended / (self._batch_ended - self._started)
+        counts = {"tiles_per_s": rate, "failed_tiles": self._n_failed}
+        self._log(trainer, {**report.scalars(), **counts})
+
+    def _end(self, name: str, failed: bool) -> None:
+        self._n_ended += 1
+        self._n_failed += failed
+        self._progress.end(name)
+
+    def _log(self, trainer: Trainer, values: Mapping[str, float]) -> None:
+        """Give scalars to the loggers, if there are any; they write on the first rank only."""
+        for logger in trainer.loggers:
+            try:
+                named = {f"predict/{key}": float(value) for key, value in values.items()}
+                logger.log_metrics(named, self._n_ended)
+            except OSError as error:
+                # Scalars are for people to watch; results are what the run is for.
+                log.warning("cannot log scalars: %s", error)
 
 
-def save_tile(name: str, tile: OpenTile, product: Product, rank: int) -> float:
+def save_tile(name: str, tile: OpenTile, product: Product, rank: int) -> TileReport:
     """Write results and record of a survey tile; the score map last: it makes the tile count.
 
     A survey tile with scores that are not finite has no results: it is noted as failed.
-
-    Returns:
-        Seconds since the first window arrived.
     """
+    begin = time.perf_counter()
     scores = score_map(name, tile, product)
     n_lost = int((~np.isfinite(scores.score) & (scores.mask_fraction < 1)).sum())
     if n_lost:
         reason = f"the encoder gave no finite score for {n_lost} of {scores.score.size} cells"
         note_failure(product.paths, name, reason)
-        return time.perf_counter() - tile.started
+        return report(tile, scores, None, begin)
     table = find_candidates(scores, product.rule)
     if product.regions:
         files.write_text(product.paths.regions(name), to_regions(table))
     catalog, image = to_ecsv(table).encode(), to_fits(scores)
     files.write_bytes(product.paths.candidates(name), catalog)
-    assert tile.footer is not None
-    seconds = time.perf_counter() - tile.started
+    found = report(tile, scores, len(table), begin)
     record = {
+        **{key: round(value, 6) for key, value in dataclasses.asdict(found).items()},
         "status": "done",
         "shape": list(tile.plan.tile_shape),
-        "windows": len(tile.plan.starts),
         "rank": rank,
-        "seconds_read": round(tile.footer["read_seconds"], 3),
-        "seconds_predict": round(seconds, 3),
         "mtimes_ns": list(product.mtimes_ns[name]),
         "result_bytes": [len(image), len(catalog)],
     }
     write_record(product.paths, name, record)
     files.write_bytes(product.paths.scores(name), image)
-    return seconds
+    return found
+
+
+def report(tile: OpenTile, scores: ScoreMap, candidates: int | None, begin: float) -> TileReport:
+    """Return what there is to say of a survey tile, whose scores came together at `begin` [s]."""
+    assert tile.footer is not None
+    masked = float(np.average(scores.mask_fraction, weights=scores.coverage))
+    seconds = tile.seconds_predict + time.perf_counter() - begin
+    times = (tile.footer["read_seconds"], tile.seconds_wait, seconds)
+    return TileReport(len(tile.plan.starts), *times, masked, candidates)
 
 
 def score_map(name: str, tile: OpenTile, product: Product) -> ScoreMap:

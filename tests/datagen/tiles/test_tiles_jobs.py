@@ -142,7 +142,7 @@ def test_masked_pixels_are_nan_and_cells_full_of_them_do_not_count(
     pipeline.run(config_of(nfiles=1))
     path = sky.parent / "tiles/file_data/file_data_A-0_size_4.pt"
     first, second = read_file_data(path)[:2]
-    assert np.isnan(first["images"][0]).sum() == 16 * 17
+    assert first["images"][0].isnan().sum() == 16 * 17
     assert first["tile_catalog"]["cell_weight"][:2, 0, 0, 0].tolist() == [0.0, 1.0]
     assert first["meta"]["masked_fraction"] == [16 * 17 / IMAGE**2, 0.0]
     # Noise is that of what was observed: the simulation's 2 counts.

@@ -101,7 +101,9 @@ def test_completeness_and_purity_count_the_footprint(
     origin = {"run_hash": "abc", "reference": str(tmp_path / "truth.ecsv"), **cuts}
     assert origin.items() <= written.items()
     assert Table.read(tmp_path / "evaluation" / "evaluation.ecsv")["n"][0] == 4
-    assert [path.suffix for path in result.files] == [".ecsv"] * 3 + [".json"] + [".png"] * 2
+    assert [path.suffix for path in result.files] == [".ecsv"] * 3 + [".json", ".fits", ".fits"] + [
+        ".png"
+    ] * 2
     assert all(path.stat().st_size > 0 for path in result.files)
     text = "\n".join(summary(result))
     assert "completeness        all" in text
@@ -311,3 +313,23 @@ def test_the_summary_leaves_empty_bins_out(
     text = "\n".join(summary(result))
     assert "0 <= score < 1" in text
     assert "10 <= score" not in text
+
+
+def test_clevar_gets_the_matches_and_the_masks(
+    prediction: ScoreMap, evaluation: EvaluateSettings, tmp_path: Path
+) -> None:
+    result = evaluate_survey(dataclasses.replace(evaluation, purity_richness_min=5.0, n_plots=0))
+    tables = [
+        Table.read(tmp_path / "evaluation" / f"clevar_{name}.fits", mask_invalid=False)
+        for name in ("candidates", "reference")
+    ]
+    pairs = [(row["id"], row["mt_cross"]) for row in tables[0] if row["mt_cross"]]
+    assert pairs == list(zip(result.matches["candidate"], result.matches["cluster"], strict=True))
+    assert tables[1]["id"].tolist() == ["0", "1", "2", "3", "4", "5"]
+    # The last one lies outside the survey tile, the one before is too poor to be asked for.
+    assert tables[1]["ft_other"].tolist() == [True] * 5 + [False]
+    assert tables[1]["counts"].tolist() == [True] * 4 + [False] * 2
+    area = 16 * 20 * (CELL * 0.263 / 3600) ** 2
+    assert result.area_deg2 == pytest.approx(area, rel=1e-4)
+    assert read_json(tmp_path / "evaluation" / "evaluation.json")["area_deg2"] == result.area_deg2
+    assert any(line.startswith("area covered [deg2]") for line in summary(result))

@@ -86,7 +86,7 @@ def card(name: str, value: str) -> Callable[[Path], None]:
         (reshape, r"band g has shape \(147, 203\), but band r has \(150, 203\); survey.align=true"),
         (shift, r"the WCS of band g is 0.50 px off that of band r \(allowed: 0.1 px\)"),
         (rescale, r"T_g.fits has 0.27\d+ arcsec/px, but survey.pixel_scale = 0.263"),
-        (fill(np.nan), r"band g has no valid pixel \(all NaN\)"),
+        (fill(np.nan), "band g has no valid pixel: all are NaN or survey.blank_value"),
         (fill(3.0), "all pixels of band g are 3.0; is it an image?"),
     ],
 )

@@ -18,6 +18,7 @@ from datagen.errors import CheckpointError, ConfigError, OutputError
 from datagen.files import read_json
 from datagen.tiles.survey import SurveySettings
 from inference.engine import TILES_FAILED, run
+from inference.survey.loading import SurveyData
 from inference.survey.run import SurveyRun
 from inference.survey.scores import read_scores
 from inference.survey.settings import PredictSettings
@@ -363,7 +364,7 @@ def test_ranks_with_other_checkpoints_are_refused(
         broadcast=lambda sent: "b" * 64 if sent == SHA else sent,
         reduce_boolean_decision=lambda decision, all: decision,
     )
-    data = SurveyRun(settings, survey, module, SHA).data()
+    data = SurveyData(SurveyRun(settings, survey, module, SHA))
     data.trainer = SimpleNamespace(  # type: ignore[assignment] # what setup looks at
         strategy=strategy, is_global_zero=False, global_rank=1, world_size=2
     )
