@@ -86,6 +86,12 @@ def read_reference(path: Path, columns: Mapping[str, str | None] | None = None) 
     wanted = {name: column for name, column in (columns or {}).items() if column is not None}
     found = _columns(table, wanted, path)
     table = _with_positions(table, found, path)
+    if not len(table):
+        raise DataFormatError(
+            f"{path} holds no cluster with a position; evaluate.reference names a catalogue with "
+            "clusters",
+            value=str(path),
+        )
     if "pmem" in found:
         return _from_members(table, found)
     n = len(table)
