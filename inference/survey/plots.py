@@ -107,10 +107,12 @@ def draw_pairs(pairs: Table, quantities: Sequence[str]) -> Figure:
         axes.errorbar(truth, value, yerr=error, fmt="o", capsize=3, markersize=4)
         ends = [np.minimum(value, truth).min(), np.maximum(value, truth).max()]
         axes.plot(ends, ends, color="grey", linestyle="--", label="equal")
-        scale = "log" if quantity == "richness" else "linear"
-        axes.set(xscale=scale, yscale=scale)
+        if quantity == "richness":
+            axes.set(xscale="log", yscale="log")
+            axes.tick_params(which="minor", labelbottom=False, labelleft=False)
+        axes.set_aspect("equal", adjustable="datalim")
         axes.set(xlabel=f"{quantity} of the cluster", ylabel=f"{quantity} of the candidate")
-        axes.legend()
+        axes.legend(loc="upper left")
     return figure
 
 
