@@ -1,4 +1,4 @@
-"""Puts the scores of overlapping windows together, in an order that never changes."""
+"""Puts the planes of overlapping windows together, in an order that never changes."""
 
 from __future__ import annotations
 
@@ -11,6 +11,11 @@ from inference.survey.windows import WindowPlan
 class Mosaic:
     """The score map of one survey tile while its windows arrive.
 
+    All planes (scores, redshift, its error, ...) are treated alike. The mean of errors is the error
+    of the mean: overlapping windows see the same pixels around a cell, so that their errors are
+    fully correlated, and standard deviations of such add up like values. It is never too small,
+    since less correlated errors would partly cancel.
+
     Args:
         plan: The windows.
         blend: `"crop"` takes each cell from the window in which it is farthest from the edge;
@@ -20,50 +25,54 @@ class Mosaic:
     def __init__(self, plan: WindowPlan, blend: str) -> None:
         self._plan = plan
         self._blend = blend
-        self._scores: dict[int, NDArray[np.float32]] = {}
+        self._planes: dict[int, NDArray[np.float32]] = {}
 
-    def add(self, index: int, scores: NDArray[np.float32]) -> None:
-        """Keep the scores of one window, shape (h / cell, w / cell)."""
-        self._scores[index] = scores
+    def add(self, index: int, planes: NDArray[np.float32]) -> None:
+        """Keep the planes of one window, shape (..., h / cell, w / cell)."""
+        self._planes[index] = planes
 
     @property
     def is_complete(self) -> bool:
         """Whether all windows have arrived."""
-        return len(self._scores) == len(self._plan.starts)
+        return len(self._planes) == len(self._plan.starts)
 
     def result(self) -> NDArray[np.float32]:
-        """Return the scores of the whole survey tile, shape `plan.grid_shape`."""
+        """Return the planes of the whole survey tile, shape (..., *plan.grid_shape)."""
         full = self._cropped() if self._blend == "crop" else self._tapered()
         rows, columns = self._plan.grid_shape
-        return np.ascontiguousarray(full[:rows, :columns], dtype=np.float32)
+        return np.ascontiguousarray(full[..., :rows, :columns], dtype=np.float32)
 
     def _cropped(self) -> NDArray[np.float32]:
         cell = self._plan.shape.cell_px
-        height, width = self._plan.padded_shape
-        result = np.full((height // cell, width // cell), np.nan, np.float32)
+        result = np.full(self._full_shape, np.nan, np.float32)
         row_owner, column_owner = self._plan.owners()
         for index, (row, column) in enumerate(self._plan.starts):
-            rows = np.flatnonzero(row_owner == row)
+            rows = np.flatnonzero(row_owner == row)[:, None]
             columns = np.flatnonzero(column_owner == column)
-            own = self._scores[index][np.ix_(rows - row // cell, columns - column // cell)]
-            result[np.ix_(rows, columns)] = own
+            own = self._planes[index][..., rows - row // cell, columns - column // cell]
+            result[..., rows, columns] = own
         return result
 
     def _tapered(self) -> NDArray[np.float32]:
         cell = self._plan.shape.cell_px
-        height, width = self._plan.padded_shape
-        total = np.zeros((height // cell, width // cell))
-        weight = np.zeros_like(total)
+        total = np.zeros(self._full_shape)
+        weight = np.zeros(self._full_shape[-2:])
         ramp = _ramp(self._plan, cell)
         # Sums in floating point depend on their order: always by window number.
         for index, (row, column) in enumerate(self._plan.starts):
-            scores = self._scores[index]
+            planes = self._planes[index]
             top, left = row // cell, column // cell
-            here = np.s_[top : top + scores.shape[0], left : left + scores.shape[1]]
-            total[here] += ramp * scores
+            here = np.s_[..., top : top + planes.shape[-2], left : left + planes.shape[-1]]
+            total[here] += ramp * planes
             weight[here] += ramp
         result: NDArray[np.float32] = (total / weight).astype(np.float32)
         return result
+
+    @property
+    def _full_shape(self) -> tuple[int, ...]:
+        """Shape of the planes of the padded survey tile."""
+        height, width = (length // self._plan.shape.cell_px for length in self._plan.padded_shape)
+        return (*self._planes[0].shape[:-2], height, width)
 
 
 def correct_prevalence(

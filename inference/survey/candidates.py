@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from astropy.table import Table
+from astropy.table import Row, Table
 from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
 from datagen.errors import DataFormatError, DataNotFoundError
 from datagen.tiles.geometry import pixel_scale_arcsec, pixel_to_sky
+from inference.survey.estimates import ESTIMATES, estimate
 from inference.survey.regions import circle, region_file
 from inference.survey.scores import ScoreMap
 
@@ -28,6 +29,10 @@ COLUMNS = {
     "peak": (np.float64, None, "largest probability of a cell"),
     "n_cells": (np.int64, None, "number of cells"),
     "area_arcmin2": (np.float64, "arcmin2", "area of the cells"),
+    "redshift": (np.float64, None, "redshift; NaN from an encoder that does not estimate it"),
+    "redshift_error": (np.float64, None, "its standard deviation (68 %)"),
+    "richness": (np.float64, None, "richness; NaN from an encoder that does not estimate it"),
+    "richness_error": (np.float64, None, "its standard deviation (68 %)"),
     "x": (np.float64, "pix", "column in the survey tile, 0-based pixel centres"),
     "y": (np.float64, "pix", "row in the survey tile"),
     "mask_fraction": (np.float64, None, "fraction of masked pixels in the cells"),
@@ -131,8 +136,17 @@ def _problem(table: Table) -> str:
 def to_regions(table: Table) -> str:
     """Return a catalogue as a region file, one circle of equal area for each candidate."""
     radius = np.sqrt(np.asarray(table["area_arcmin2"]) / np.pi) * 60
-    names = [f"{row['id']} {row['score']:.2f}" for row in table]
-    return region_file(map(circle, table["ra"], table["dec"], radius, names))
+    return region_file(map(circle, table["ra"], table["dec"], radius, map(_label, table)))
+
+
+def _label(row: Row) -> str:
+    """Return name and score of a candidate and, where they are known, redshift and richness."""
+    label = f"{row['id']} {row['score']:.2f}"
+    if np.isfinite(row["redshift"]):
+        label += f" z={row['redshift']:.3f}+-{row['redshift_error']:.3f}"
+    if np.isfinite(row["richness"]):
+        label += f" richness={row['richness']:.0f}+-{row['richness_error']:.0f}"
+    return label
 
 
 def _peaks(score: NDArray[np.float64], separation: float) -> NDArray[np.int64]:
@@ -198,12 +212,13 @@ def _measure(
         "x": float(np.average(columns, weights=weight)) * scores.cell_px + centre,
         "y": float(np.average(rows, weights=weight)) * scores.cell_px + centre,
         "mask_fraction": float(scores.mask_fraction[rows, columns].mean()),
+        **estimate(scores.estimates, (rows, columns), weight),
     }
 
 
 def _table(rows: list[dict[str, float]], scores: ScoreMap, rule: CandidateRule) -> Table:
     table = empty_catalog(len(rows))
-    for key in ("score", "peak", "n_cells", "x", "y", "mask_fraction"):
+    for key in ("score", "peak", "n_cells", "x", "y", "mask_fraction", *ESTIMATES):
         table[key] = np.array([row[key] for row in rows], COLUMNS[key][0])
     wcs = scores.tile_wcs
     if rows:

@@ -18,13 +18,14 @@ from omegaconf import DictConfig
 from conf.build import build_settings
 from datagen import files
 from datagen.errors import DataFormatError, DataNotFoundError
-from datagen.tiles.geometry import separation_rad, unit_vectors
-from inference.survey import cells, clevar, plots, statistics
+from inference.survey import cells, clevar, pairs, plots, statistics
 from inference.survey.candidates import read_catalog, to_ecsv
+from inference.survey.estimates import is_known
 from inference.survey.evaluation_settings import EvaluateSettings
 from inference.survey.footprint import covered_areas
 from inference.survey.matching import SkyCatalog
 from inference.survey.merge import TileFootprint, owned_cells
+from inference.survey.pairs import Agreement
 from inference.survey.records import OutputPaths
 from inference.survey.references import ReferenceCatalog, read_reference
 from inference.survey.scores import ScoreMap, read_scores
@@ -42,7 +43,8 @@ class Evaluation:
         curve: Both against the score threshold.
         area_deg2: Area of the sky that the prediction covers, without masked pixels [deg2].
         cells: Cell metrics; empty without source catalogues.
-        matches: Candidate, cluster and their separation.
+        matches: Candidate, cluster, their separation and what is known of both.
+        agreements: How well the matched pairs agree; empty for an encoder without heads.
         files: What was written.
     """
 
@@ -51,6 +53,7 @@ class Evaluation:
     area_deg2: float
     cells: dict[str, float]
     matches: Table
+    agreements: list[Agreement]
     files: list[Path]
 
 
@@ -102,16 +105,17 @@ def evaluate_survey(settings: EvaluateSettings) -> Evaluation:
     run = files.read_json(paths.run) if paths.run.is_file() else {}
     labels = _cell_labels(maps, owned, run, settings.sources)
     metrics = cells.cell_metrics(labels) if labels else {}
+    matches = _matches(sample)
+    agreements = pairs.agreements(matches)
+    result = Evaluation(fractions, curve, area, metrics, matches, agreements, [])
     origin = {**_origin(settings, str(maps[0].meta["RUNHASH"])), "area_deg2": area}
-    written = _write(settings, fractions, curve, sample)
-    written.append(_write_summary(settings, origin, fractions, metrics, sample))
-    written += _write_clevar(Path(settings.output_dir), sample, maps)
-    written += plots.write_plots(
-        Path(settings.output_dir),
-        plots.Figures(fractions, curve, maps[: settings.n_plots], sample.candidates, sample.pure),
-        run,
-    )
-    return Evaluation(fractions, curve, area, metrics, _matches(sample), written)
+    result.files.extend(_write(Path(settings.output_dir), result))
+    result.files.append(_write_summary(settings, origin, result, sample))
+    result.files.extend(_write_clevar(Path(settings.output_dir), sample, maps))
+    shown = maps[: settings.n_plots]
+    figures = plots.Figures(fractions, curve, shown, sample.candidates, sample.pure, matches)
+    result.files.extend(plots.write_plots(Path(settings.output_dir), figures, run))
+    return result
 
 
 def summary(evaluation: Evaluation) -> list[str]:
@@ -124,10 +128,13 @@ def summary(evaluation: Evaluation) -> list[str]:
         if fraction.variable != "all":
             span = f"{fraction.low:g} <= {fraction.variable} < {fraction.high:g}"
         low, high = fraction.interval
-        counts = f"{fraction.n_matched:>9}{fraction.n:>7}{fraction.value:>8.3f}"
-        lines.append(f"{fraction.quantity:<20}{span:<26}{counts}  {low:.3f} - {high:.3f}")
+        value = f"{fraction.value:>8.3f}  {low:.3f} - {high:.3f}" if fraction.n else f"{'n/a':>8}"
+        counts = f"{fraction.n_matched:>9}{fraction.n:>7}"
+        lines.append(f"{fraction.quantity:<20}{span:<26}{counts}{value}")
     lines.append(f"{'area covered [deg2]':<46}{evaluation.area_deg2:>18.4g}")
-    lines += [f"cell {name:<41}{value:>18.4f}" for name, value in evaluation.cells.items()]
+    lines += pairs.summary_lines(evaluation.agreements)
+    for name, metric in evaluation.cells.items():
+        lines.append(f"cell {name:<41}{f'{metric:.4f}' if math.isfinite(metric) else 'n/a':>18}")
     return lines + [f"wrote {path}" for path in evaluation.files]
 
 
@@ -174,9 +181,18 @@ def _sample(settings: EvaluateSettings, paths: OutputPaths, maps: Sequence[Score
         len(reference),
     )
     if not len(complete):
-        log.warning("no reference cluster counts: is evaluate.reference about the same sky?")
-    rule = MatchRule(settings.match_radius_arcmin, settings.preference)
-    return Sample(candidates, complete, pure, rule)
+        log.warning(
+            "no reference cluster counts, so that the completeness is n/a: of %d in "
+            "evaluate.reference = %s, %d lie in the footprint; labels, evaluate.richness_min and "
+            "evaluate.redshift_range leave out the others",
+            len(reference),
+            settings.reference,
+            int(inside.sum()),
+        )
+    rule = MatchRule(settings.match_radius_arcmin, settings.preference, settings.redshift_window)
+    sample = Sample(candidates, complete, pure, rule)
+    statistics.check_redshifts(sample.sky, pure.sky, rule)
+    return sample
 
 
 def _fractions(sample: Sample, settings: EvaluateSettings) -> list[Fraction]:
@@ -192,6 +208,24 @@ def _fractions(sample: Sample, settings: EvaluateSettings) -> list[Fraction]:
         *statistics.binned(name, "z", complete.sky.redshift, found, settings.redshift_bins),
         statistics.overall("purity", real),
         *statistics.binned("purity", "score", sky.mass, real, settings.score_bins),
+        *_purity_bins(sample.candidates, real, settings),
+    ]
+
+
+def _purity_bins(
+    candidates: Table, real: NDArray[np.bool_], settings: EvaluateSettings
+) -> list[Fraction]:
+    """Return the purity in bins of what the candidates know; of the rest there are no bins."""
+    return [
+        fraction
+        for name, label, edges in (
+            ("richness", "richness", settings.richness_bins),
+            ("redshift", "z", settings.redshift_bins),
+        )
+        if is_known(candidates, name)
+        for fraction in statistics.binned(
+            "purity", label, np.asarray(candidates[name], np.float64), real, edges
+        )
     ]
 
 
@@ -202,24 +236,13 @@ def _chance(
         statistics.Area(scores.tile_wcs, scores.cell_px, np.argwhere(mine))
         for scores, mine in zip(maps, owned, strict=True)
     ]
-    n, radius = len(sample.candidates), sample.rule.radius_arcmin
-    return statistics.chance_fractions(areas, n, sample.complete.sky, sample.pure.sky, radius)
+    clusters = (sample.complete.sky, sample.pure.sky)
+    return statistics.chance_fractions(areas, sample.sky, *clusters, sample.rule)
 
 
 def _matches(sample: Sample) -> Table:
-    """Return matched pairs: candidate, cluster, richness, redshift, separation [arcmin]."""
     partner = statistics.match(sample.sky, sample.pure.sky, sample.rule)
-    rows = np.flatnonzero(partner >= 0)
-    other = partner[rows]
-    here = unit_vectors(sample.sky.ra[rows], sample.sky.dec[rows])
-    there = unit_vectors(sample.pure.sky.ra[other], sample.pure.sky.dec[other])
-    table = Table()
-    table["candidate"] = np.asarray(sample.candidates["id"]).astype(str)[rows]
-    table["cluster"] = sample.pure.ids[other]
-    table["richness"] = sample.pure.richness[other]
-    table["redshift"] = sample.pure.sky.redshift[other]
-    table["separation_arcmin"] = np.degrees(separation_rad(here, there)) * 60
-    return table
+    return pairs.matched_pairs(sample.candidates, sample.pure, partner)
 
 
 def _cell_labels(
@@ -247,17 +270,11 @@ def _cell_labels(
     return labels
 
 
-def _write(
-    settings: EvaluateSettings,
-    fractions: Sequence[Fraction],
-    curve: Table,
-    sample: Sample,
-) -> list[Path]:
-    folder = Path(settings.output_dir)
+def _write(folder: Path, result: Evaluation) -> list[Path]:
     tables = {
-        "evaluation.ecsv": statistics.to_table(fractions),
-        "curve.ecsv": curve,
-        "matches.ecsv": _matches(sample),
+        "evaluation.ecsv": statistics.to_table(result.fractions),
+        "curve.ecsv": result.curve,
+        "matches.ecsv": result.matches,
     }
     for name, table in tables.items():
         files.write_text(folder / name, to_ecsv(table))
@@ -283,35 +300,40 @@ def _write_clevar(folder: Path, sample: Sample, maps: Sequence[ScoreMap]) -> lis
 
 
 def _origin(settings: EvaluateSettings, run_hash: str) -> dict[str, Any]:
-    """Return what was compared with what, and the cuts that decide what counts."""
-    cuts = ("score_min", "richness_min", "purity_richness_min", "redshift_range")
+    """Return what was compared with what, and the rules that decide what counts."""
+    rules = ("match_radius_arcmin", "preference", "redshift_window", "score_min", "richness_min")
+    more = ("purity_richness_min", "redshift_range")
     return {
         "run_hash": run_hash,
         "reference": settings.reference,
-        **{name: getattr(settings, name) for name in cuts},
+        **{name: getattr(settings, name) for name in rules + more},
     }
 
 
 def _write_summary(
-    settings: EvaluateSettings,
-    origin: Mapping[str, Any],
-    fractions: Sequence[Fraction],
-    metrics: dict[str, float],
-    sample: Sample,
+    settings: EvaluateSettings, origin: Mapping[str, Any], result: Evaluation, sample: Sample
 ) -> Path:
-    result: dict[str, Any] = {
+    content: dict[str, Any] = {
         **origin,
         "n_candidates": len(sample.candidates),
         "n_clusters": len(sample.complete),
-        "match_radius_arcmin": settings.match_radius_arcmin,
-        "cells": {key: _json_number(value) for key, value in metrics.items()},
+        "cells": {key: _json_number(value) for key, value in result.cells.items()},
+        "pairs": {found.quantity: _agreement_json(found) for found in result.agreements},
     }
-    for fraction in (f for f in fractions if f.variable == "all"):
-        value = {"value": _json_number(fraction.value), "wilson": list(fraction.interval)}
-        result[fraction.quantity] = value
+    for fraction in (f for f in result.fractions if f.variable == "all"):
+        content[fraction.quantity] = _fraction_json(fraction)
     path = Path(settings.output_dir) / "evaluation.json"
-    files.write_json(path, result)
+    files.write_json(path, content)
     return path
+
+
+def _agreement_json(found: Agreement) -> dict[str, Any]:
+    numbers = {"bias": _json_number(found.bias), "scatter": _json_number(found.scatter)}
+    return {"n": found.n, **numbers, "within_error": _fraction_json(found.within)}
+
+
+def _fraction_json(fraction: Fraction) -> dict[str, Any]:
+    return {"value": _json_number(fraction.value), "wilson": list(fraction.interval)}
 
 
 def _json_number(value: float) -> float | None:

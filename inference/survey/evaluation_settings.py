@@ -22,13 +22,15 @@ class EvaluateSettings:
             `{tile}`; cell metrics are left out where it does not exist.
         match_radius_arcmin: Largest separation of a match [arcmin].
         preference: Which partner wins: one of `PREFERENCES`.
+        redshift_window: Largest |z_candidate - z_reference| / (1 + z_reference) of a match, where
+            both are known; null for any.
         richness_min: Reference clusters below it do not count; null for all.
         purity_richness_min: Candidates may match any reference cluster down to this richness,
             labelled or not; null: the labelled ones down to `richness_min`.
         redshift_range: Reference clusters outside do not count; null for all.
         score_min: Candidates below it do not count; null for all.
-        richness_bins: Edges for the completeness.
-        redshift_bins: Edges for the completeness.
+        richness_bins: Edges for completeness (reference) and purity (candidates).
+        redshift_bins: Likewise.
         score_bins: Edges for the purity.
         n_plots: Survey tiles to plot.
     """
@@ -39,6 +41,7 @@ class EvaluateSettings:
     sources: str
     match_radius_arcmin: float
     preference: str
+    redshift_window: float | None
     richness_min: float | None
     purity_richness_min: float | None
     redshift_range: list[float] | None
@@ -54,6 +57,8 @@ class EvaluateSettings:
             _refuse("match_radius_arcmin", self.match_radius_arcmin, "a number > 0 [arcmin]")
         if self.preference not in PREFERENCES:
             _refuse("preference", self.preference, " | ".join(PREFERENCES))
+        if self.redshift_window is not None and not self.redshift_window > 0:
+            _refuse("redshift_window", self.redshift_window, "null or a number > 0")
         if self.redshift_range is not None and not _rises(self.redshift_range, 2):
             _refuse("redshift_range", self.redshift_range, "null or [low, high]")
         for name in ("richness_bins", "redshift_bins", "score_bins"):

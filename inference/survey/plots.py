@@ -21,6 +21,7 @@ from datagen.errors import SkyfoldError
 from datagen.tiles.geometry import sky_to_pixel
 from datagen.tiles.listing import list_tiles
 from datagen.tiles.survey import SurveySettings
+from inference.survey.pairs import agreements, both_known
 from inference.survey.reading import WholeTileReader
 from inference.survey.references import ReferenceCatalog
 from inference.survey.scores import ScoreMap
@@ -43,6 +44,7 @@ class Figures:
         maps: Score maps to show.
         candidates: The merged catalogue.
         clusters: The reference.
+        pairs: Candidates and clusters that match.
     """
 
     fractions: Sequence[Fraction]
@@ -50,6 +52,7 @@ class Figures:
     maps: Sequence[ScoreMap]
     candidates: Table
     clusters: ReferenceCatalog
+    pairs: Table
 
 
 def write_plots(folder: Path, figures: Figures, run: Mapping[str, Any]) -> list[Path]:
@@ -64,6 +67,9 @@ def write_plots(folder: Path, figures: Figures, run: Mapping[str, Any]) -> list[
         The files.
     """
     written = [_save(folder / "completeness_purity.png", draw_fractions(figures))]
+    known = [found.quantity for found in agreements(figures.pairs) if found.n]
+    if known:
+        written.append(_save(folder / "pairs.png", draw_pairs(figures.pairs, known)))
     for scores in figures.maps:
         figure = draw_tile(scores, colour_image(scores.tile, run), figures)
         written.append(_save(folder / f"tile_{scores.tile}.png", figure))
@@ -71,18 +77,42 @@ def write_plots(folder: Path, figures: Figures, run: Mapping[str, Any]) -> list[
 
 
 def draw_fractions(figures: Figures) -> Figure:
-    """Return completeness against richness and redshift, purity against score, and both."""
-    figure = Figure(figsize=(12, 8), layout="constrained")
-    axes = figure.subplots(2, 2)
-    _draw_bins(axes[0, 0], figures.fractions, "completeness", "richness")
-    _draw_bins(axes[0, 1], figures.fractions, "completeness", "z")
-    _draw_bins(axes[1, 0], figures.fractions, "purity", "score")
-    for chance in (f.value for f in figures.fractions if f.quantity == CHANCE_PURITY and f.n):
-        axes[1, 0].axhline(chance, color="grey", linestyle="--", label="random positions")
-        axes[1, 0].legend()
+    """Return completeness and purity against what they are known in, and against each other."""
+    shown = dict.fromkeys((f.quantity, f.variable) for f in figures.fractions)
+    binned = [panel for panel in shown if panel[1] != "all"]
+    n_columns = -(-(len(binned) + 1) // 2)
+    figure = Figure(figsize=(1 + 5 * n_columns, 8), layout="constrained")
+    panels = list(figure.subplots(2, n_columns, squeeze=False).flat)
+    chance = [f.value for f in figures.fractions if f.quantity == CHANCE_PURITY and f.n]
+    for axes, (quantity, variable) in zip(panels, binned, strict=False):
+        _draw_bins(axes, figures.fractions, quantity, variable)
+        if variable == "score" and chance:
+            axes.axhline(chance[0], color="grey", linestyle="--", label="random positions")
+            axes.legend()
     curve = figures.curve
-    axes[1, 1].plot(curve["completeness"], curve["purity"], "o-", markersize=3)
-    axes[1, 1].set(xlabel="completeness", ylabel="purity", xlim=(0, 1.02), ylim=(0, 1.02))
+    last = panels[len(binned)]
+    last.plot(curve["completeness"], curve["purity"], "o-", markersize=3)
+    last.set(xlabel="completeness", ylabel="purity", xlim=(0, 1.02), ylim=(0, 1.02))
+    for unused in panels[len(binned) + 1 :]:
+        unused.set_axis_off()
+    return figure
+
+
+def draw_pairs(pairs: Table, quantities: Sequence[str]) -> Figure:
+    """Return what the candidates know of the clusters that they match against the truth."""
+    figure = Figure(figsize=(6 * len(quantities), 6), layout="constrained")
+    panels = figure.subplots(1, len(quantities), squeeze=False).flat
+    for axes, quantity in zip(panels, quantities, strict=True):
+        value, error, truth = both_known(pairs, quantity)
+        axes.errorbar(truth, value, yerr=error, fmt="o", capsize=3, markersize=4)
+        ends = [np.minimum(value, truth).min(), np.maximum(value, truth).max()]
+        axes.plot(ends, ends, color="grey", linestyle="--", label="equal")
+        if quantity == "richness":
+            axes.set(xscale="log", yscale="log")
+            axes.tick_params(which="minor", labelbottom=False, labelleft=False)
+        axes.set_aspect("equal", adjustable="datalim")
+        axes.set(xlabel=f"{quantity} of the cluster", ylabel=f"{quantity} of the candidate")
+        axes.legend(loc="upper left")
     return figure
 
 

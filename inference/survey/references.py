@@ -14,6 +14,7 @@ import numpy as np
 from astropy.table import Table
 from numpy.typing import NDArray
 
+from datagen.errors import DataFormatError
 from datagen.tiles.catalogs import Words, find_columns, flags, floats, read_table
 from datagen.tiles.geometry import unit_vectors
 from inference.survey.matching import SkyCatalog
@@ -69,6 +70,12 @@ def read_reference(path: Path, columns: Mapping[str, str | None] | None = None) 
     table = read_table(path, _WORDS)
     found = find_columns(table, columns or {}, path, _WORDS)
     table = _with_positions(table, found, path)
+    if not len(table):
+        raise DataFormatError(
+            f"{path} holds no cluster with a position; evaluate.reference names a catalogue with "
+            "clusters",
+            value=str(path),
+        )
     if "pmem" in found:
         return _from_members(table, found)
     n = len(table)

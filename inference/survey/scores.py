@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from datagen import files
 from datagen.errors import DataFormatError, DataNotFoundError
 from datagen.tiles.geometry import Cards, celestial_wcs, rescaled_cards, wcs_cards
+from inference.survey.estimates import ESTIMATES, Planes
 
 FORMAT_VERSION = 1
 PLANES = ("SCORE", "COVERAGE", "MASKFRAC")
@@ -30,6 +31,7 @@ _COMMENTS = {
     "VERSION": "Skyfold version",
     "THRESH": "threshold of candidates",
     "NWINDOWS": "windows of the survey tile",
+    "NPLANES": "images in this file",
     "FMTVERS": "format version",
 }
 
@@ -45,6 +47,8 @@ class ScoreMap:
         mask_fraction: Fraction of these pixels that are masked in any band.
         tile_cards: WCS cards of the survey tile itself.
         meta: TILE, CELL_PX, NPIX_X, NPIX_Y and where the scores come from.
+        estimates: Those of `estimates.ESTIMATES` that the encoder has heads for, shape (ny, nx)
+            each; NaN where the score is.
     """
 
     score: NDArray[np.float32]
@@ -52,6 +56,7 @@ class ScoreMap:
     mask_fraction: NDArray[np.float32]
     tile_cards: Cards
     meta: Mapping[str, str | int | float]
+    estimates: Planes = field(default_factory=dict)
 
     @property
     def tile(self) -> str:
@@ -94,15 +99,16 @@ def write_scores(path: Path, scores: ScoreMap) -> None:
 def to_fits(scores: ScoreMap) -> bytes:
     """Return a score map as the bytes of a FITS file; equal maps give equal bytes."""
     cards = rescaled_cards(scores.tile_cards, scores.cell_px)
-    planes = (scores.score, scores.coverage, scores.mask_fraction)
+    planes = [*zip(PLANES, (scores.score, scores.coverage, scores.mask_fraction), strict=True)]
+    planes += [(ESTIMATES[name], plane) for name, plane in scores.estimates.items()]
+    counts = {"FMTVERS": FORMAT_VERSION, "NPLANES": len(planes)}
     hdus = []
-    for index, (name, plane) in enumerate(zip(PLANES, planes, strict=True)):
+    for index, (name, plane) in enumerate(planes):
         header = fits.Header()
         for key, value in cards.items():
             header[key] = value
         if index == 0:
-            header["FMTVERS"] = (FORMAT_VERSION, _COMMENTS["FMTVERS"])
-            for key, value in scores.meta.items():
+            for key, value in {**scores.meta, **counts}.items():
                 header[key] = (value, _COMMENTS.get(key, ""))
         hdu = fits.PrimaryHDU if index == 0 else fits.ImageHDU
         hdus.append(hdu(plane.astype(np.float32), header))
@@ -123,6 +129,12 @@ def read_scores(path: Path) -> ScoreMap:
         with fits.open(path, memmap=False) as hdus:
             header = hdus[0].header
             planes = [np.asarray(hdus[name].data, np.float32) for name in PLANES]
+            estimates = {
+                name: np.asarray(hdus[plane].data, np.float32)
+                for name, plane in ESTIMATES.items()
+                if plane in hdus
+            }
+            _check_count(hdus)
             meta = {key: header[key] for key in _COMMENTS if key in header}
             cards = rescaled_cards(wcs_cards(header), 1 / int(meta["CELL_PX"]))
     except FileNotFoundError as error:
@@ -134,4 +146,11 @@ def read_scores(path: Path) -> ScoreMap:
             "same settings writes it again",
             value=str(path),
         ) from error
-    return ScoreMap(planes[0], planes[1], planes[2], cards, meta)
+    return ScoreMap(planes[0], planes[1], planes[2], cards, meta, estimates)
+
+
+def _check_count(hdus: fits.HDUList) -> None:
+    """Raise if images are missing: a file that lost its end can look like one without estimates."""
+    expected = hdus[0].header.get("NPLANES", len(PLANES))
+    if len(hdus) != expected:
+        raise ValueError(f"it has {len(hdus)} images instead of {expected}")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from astropy.table import Table
 from astropy.wcs import WCS
 from numpy.typing import NDArray
 
+from datagen.errors import ConfigError
 from datagen.seeds import stream
 from datagen.tiles.geometry import pixel_to_sky
 from inference.survey.matching import (
@@ -37,10 +38,13 @@ class MatchRule:
     Args:
         radius_arcmin: Largest separation [arcmin].
         preference: Which partner wins.
+        redshift_window: Largest |z - z of the cluster| / (1 + z of the cluster), where both are
+            known, as ClEvaR's `delta_z` for the reference alone; None for any.
     """
 
     radius_arcmin: float
     preference: str
+    redshift_window: float | None = None
 
 
 @dataclass(frozen=True)
@@ -92,11 +96,8 @@ class Area:
 
 def candidate_sky(table: Table) -> SkyCatalog:
     """Return candidates as a catalogue to match; their score ranks them."""
-    redshift = np.full(len(table), np.nan)
-    if "redshift" in table.colnames:
-        redshift = np.asarray(table["redshift"], np.float64)
-    ra, dec, score = (np.asarray(table[name], np.float64) for name in ("ra", "dec", "score"))
-    return SkyCatalog(ra, dec, score, redshift)
+    names = ("ra", "dec", "score", "redshift")
+    return SkyCatalog(*(np.asarray(table[name], np.float64) for name in names))
 
 
 def match(candidates: SkyCatalog, clusters: SkyCatalog, rule: MatchRule) -> NDArray[np.int64]:
@@ -106,7 +107,36 @@ def match(candidates: SkyCatalog, clusters: SkyCatalog, rule: MatchRule) -> NDAr
 
 def within(candidates: SkyCatalog, clusters: SkyCatalog, rule: MatchRule) -> Pairs:
     """Return all pairs that a rule allows."""
-    return multiple_match(candidates, clusters, rule.radius_arcmin)
+    return multiple_match(candidates, clusters, rule.radius_arcmin, rule.redshift_window)
+
+
+def check_redshifts(candidates: SkyCatalog, clusters: SkyCatalog, rule: MatchRule) -> None:
+    """Make sure that both catalogues have the redshifts that a rule asks for.
+
+    A preference for redshifts needs all of them; a window leaves those alone that are unknown, but
+    would be no window if all were.
+
+    Raises:
+        ConfigError: One catalogue lacks them.
+    """
+    by_redshift = rule.preference == "redshift_proximity"
+    if not by_redshift and rule.redshift_window is None:
+        return
+    cause = f"redshift_window = {rule.redshift_window}"
+    cause = f"preference = {rule.preference}" if by_redshift else cause
+    for name, catalog, help_ in (
+        ("candidates", candidates, "an encoder with a redshift head gives them"),
+        ("reference clusters", clusters, "evaluate.columns.redshift=NAME names their column"),
+    ):
+        n_unknown = int(np.isnan(catalog.redshift).sum())
+        if n_unknown and (by_redshift or n_unknown == len(catalog)):
+            raise ConfigError(
+                f"evaluate.{cause} needs redshifts, but {n_unknown} of {len(catalog)} {name} have "
+                f"none; {help_}; evaluate.preference=angular_proximity with "
+                "evaluate.redshift_window=null needs none",
+                value=rule.preference if by_redshift else rule.redshift_window,
+                allowed="angular_proximity | more_massive, null",
+            )
 
 
 def covered(
@@ -143,26 +173,29 @@ def overall(quantity: str, is_matched: NDArray[np.bool_]) -> Fraction:
 
 
 def chance_fractions(
-    areas: Sequence[Area], n: int, complete: SkyCatalog, pure: SkyCatalog, radius_arcmin: float
+    areas: Sequence[Area],
+    candidates: SkyCatalog,
+    complete: SkyCatalog,
+    pure: SkyCatalog,
+    rule: MatchRule,
 ) -> list[Fraction]:
-    """Return the purity and the completeness of `n` random positions: what candidates must beat.
+    """Return purity and completeness of the candidates at random positions: what is to be beaten.
 
     A wide radius gives a high purity by chance, many candidates a high completeness.
 
     Args:
         areas: Where positions may lie.
-        n: Number of candidates.
+        candidates: Their number and their redshifts count.
         complete: Clusters that should be found.
         pure: Clusters that candidates may match.
-        radius_arcmin: Largest separation [arcmin].
+        rule: When they are the same; the nearest wins, whatever its preference.
     """
-    # Random positions have no redshift or mass to prefer.
-    rule = MatchRule(radius_arcmin, _NEAREST)
+    n, rule = len(candidates), replace(rule, preference=_NEAREST)
     rng = stream(0, 0, "chance")
     n_real = n_found = 0
     for _ in range(_N_CHANCE if n else 0):
         ra, dec = random_positions(areas, n, rng)
-        sky = SkyCatalog(ra, dec, rng.random(n), np.full(n, np.nan))
+        sky = SkyCatalog(ra, dec, rng.random(n), candidates.redshift)
         n_real += int((match(sky, pure, rule) >= 0).sum())
         n_found += int((match(sky, complete, rule) >= 0).sum())
     n_clusters = len(complete) if n else 0

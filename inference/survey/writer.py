@@ -18,6 +18,7 @@ from datagen import files
 from inference.survey.blending import Mosaic
 from inference.survey.candidates import CandidateRule, find_candidates, to_ecsv, to_regions
 from inference.survey.dataset import Batch, cell_coverage
+from inference.survey.estimates import given
 from inference.survey.progress import Progress
 from inference.survey.records import OutputPaths, note_failure, write_record
 from inference.survey.scores import ScoreMap, to_fits
@@ -60,15 +61,17 @@ class OpenTile:
     """A survey tile whose windows are still arriving.
 
     Args:
-        mosaic: The scores so far.
-        plan: Its windows.
+        mosaic: Scores and, as further planes, the `estimates`.
+        plan: The windows.
+        estimates: What the encoder gives besides scores; see `estimates.ESTIMATES`.
         seconds_wait: How long its windows were waited for.
         seconds_predict: How long they were computed with, and their scores put together.
-        footer: See `WindowDataset`.
+        footer: What the last batch of the survey tile says about it; see `WindowDataset`.
     """
 
     mosaic: Mosaic
     plan: WindowPlan
+    estimates: tuple[str, ...]
     seconds_wait: float = 0.0
     seconds_predict: float = 0.0
     footer: dict[str, Any] | None = None
@@ -161,12 +164,14 @@ class TileWriter(Callback):
         tile = self._open.get(name)
         if tile is None:
             plan = WindowPlan(tuple(batch["tile_shape"]), self._product.windows)
-            tile = self._open[name] = OpenTile(Mosaic(plan, self._product.blend), plan)
+            mosaic = Mosaic(plan, self._product.blend)
+            tile = self._open[name] = OpenTile(mosaic, plan, given(outputs))
         tile.seconds_wait += self._batch_began - self._batch_ended
         # The loop keeps the batch while the next one is read: its memory could not be used again.
         batch["images"].set_()
-        scores = outputs["scores"].float().cpu().numpy()
-        for number, window in zip(batch["windows"], scores, strict=True):
+        planes = torch.stack([outputs[key] for key in ("scores", *tile.estimates)], dim=1)
+        windows = planes.float().cpu().numpy()
+        for number, window in zip(batch["windows"], windows, strict=True):
             tile.mosaic.add(int(number), window)
         if batch["footer"] is not None:
             tile.footer = batch["footer"]
@@ -215,13 +220,12 @@ class TileWriter(Callback):
 def save_tile(name: str, tile: OpenTile, product: Product, rank: int) -> TileReport:
     """Write results and record of a survey tile; the score map last: it makes the tile count.
 
-    A survey tile with scores that are not finite has no results: it is noted as failed.
+    A survey tile with values that are not finite has no results: it is noted as failed.
     """
     begin = time.perf_counter()
     scores = score_map(name, tile, product)
-    n_lost = int((~np.isfinite(scores.score) & (scores.mask_fraction < 1)).sum())
-    if n_lost:
-        reason = f"the encoder gave no finite score for {n_lost} of {scores.score.size} cells"
+    reason = _problem(scores)
+    if reason:
         note_failure(product.paths, name, reason)
         return report(tile, scores, None, begin)
     table = find_candidates(scores, product.rule)
@@ -253,13 +257,13 @@ def report(tile: OpenTile, scores: ScoreMap, candidates: int | None, begin: floa
 
 
 def score_map(name: str, tile: OpenTile, product: Product) -> ScoreMap:
-    """Return the blended scores of a complete survey tile."""
+    """Return the blended planes of a complete survey tile."""
     assert tile.footer is not None
-    score = tile.mosaic.result()
+    planes = tile.mosaic.result()
     if product.correct is not None:
-        score = product.correct(score)
+        planes[0] = product.correct(planes[0])
     mask_fraction = tile.footer["mask_fraction"]
-    score = np.where(mask_fraction < 1, score, np.float32(np.nan))
+    score, *more = np.where(mask_fraction < 1, planes, np.float32(np.nan))
     height, width = tile.plan.tile_shape
     meta: dict[str, str | int | float] = {
         "TILE": name,
@@ -271,4 +275,19 @@ def score_map(name: str, tile: OpenTile, product: Product) -> ScoreMap:
         "TILEHASH": product.hashes[name],
         **product.meta,
     }
-    return ScoreMap(score, cell_coverage(tile.plan), mask_fraction, tile.footer["cards"], meta)
+    estimates = dict(zip(tile.estimates, more, strict=True))
+    cards = tile.footer["cards"]
+    return ScoreMap(score, cell_coverage(tile.plan), mask_fraction, cards, meta, estimates)
+
+
+def _problem(scores: ScoreMap) -> str:
+    """Return why a score map is no result; nothing if it is one."""
+    was_seen = scores.mask_fraction < 1
+    for name, plane in {"score": scores.score, **scores.estimates}.items():
+        is_error = name.endswith("_error")
+        is_good = np.isfinite(plane) & (plane > 0 if is_error else True)
+        n_lost = int((was_seen & ~is_good).sum())
+        if n_lost:
+            kind = f"finite {name} above 0" if is_error else f"finite {name}"
+            return f"the encoder gave no {kind} for {n_lost} of {plane.size} cells"
+    return ""

@@ -60,6 +60,24 @@ class TinyModule(LightningModule):
         return {"scores": torch.sigmoid(logits.float()), "tile": batch["tile"]}
 
 
+class TinyHeads(TinyModule):
+    """The same with heads for redshift and richness: known functions of the score."""
+
+    def predict_step(self, batch: dict[str, Any], batch_idx: int = 0) -> dict[str, Any]:
+        outputs = super().predict_step(batch, batch_idx)
+        return outputs | estimates_of(outputs["scores"])
+
+
+def estimates_of(scores: Tensor) -> dict[str, Tensor]:
+    """Return what `TinyHeads` says of cells with these scores."""
+    return {
+        "redshift": 0.2 + 0.5 * scores,
+        "redshift_error": 0.01 + 0.02 * scores,
+        "richness": 20 + 30 * scores,
+        "richness_error": 3 + 2 * scores,
+    }
+
+
 @pytest.fixture
 def settings(tmp_path: Path) -> PredictSettings:
     return PredictSettings(
@@ -98,3 +116,13 @@ def change() -> Callable[..., Any]:
 @pytest.fixture
 def module() -> TinyModule:
     return TinyModule()
+
+
+@pytest.fixture
+def with_heads() -> TinyModule:
+    return TinyHeads()
+
+
+@pytest.fixture
+def estimates() -> Callable[..., Any]:
+    return estimates_of

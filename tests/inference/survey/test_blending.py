@@ -98,6 +98,34 @@ def test_equal_windows_blend_to_themselves_in_any_order(blend: str) -> None:
     assert results[0].tobytes() == results[1].tobytes()
 
 
+@pytest.mark.parametrize("blend", ["crop", "taper"])
+def test_every_plane_is_blended_as_if_it_were_alone(blend: str) -> None:
+    plan = WindowPlan((150, 203), WindowShape(96, 48, 16, 16, 16))
+    windows = np.random.default_rng(2).random((len(plan.starts), 3, 6, 6)).astype(np.float32)
+    together = Mosaic(plan, blend)
+    alone = [Mosaic(plan, blend) for _ in range(3)]
+    for index, window in enumerate(windows):
+        together.add(index, window)
+        for mosaic, plane in zip(alone, window, strict=True):
+            mosaic.add(index, plane)
+    result = together.result()
+    assert result.shape == (3, 10, 13)
+    assert result.tobytes() == b"".join(mosaic.result().tobytes() for mosaic in alone)
+
+
+def test_tapered_errors_are_those_of_fully_correlated_windows() -> None:
+    """Draws that share one deviate: the scatter of the blended value is the blended error."""
+    plan = WindowPlan((32, 96), WindowShape(64, 32, 16, 16, 16))
+    rng = np.random.default_rng(3)
+    errors = rng.uniform(0.5, 2.0, (len(plan.starts), 1, 2, 4)).astype(np.float32)
+    deviates = rng.normal(size=400).astype(np.float32)
+    mosaic = Mosaic(plan, "taper")
+    for index, error in enumerate(errors):
+        mosaic.add(index, np.concatenate([error, deviates[:, None, None] * error]))
+    blended, *values = mosaic.result()
+    np.testing.assert_allclose(np.std(values, axis=0), blended * deviates.std(), rtol=1e-5)
+
+
 def test_prevalence_moves_the_logit() -> None:
     p = np.array([0.0, 0.1, 0.5, 0.9, 1.0], np.float32)
     corrected = correct_prevalence(p, trained=0.2, target=0.03, pos_weight=2.0)

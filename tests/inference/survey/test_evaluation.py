@@ -34,6 +34,7 @@ def evaluation(tmp_path: Path) -> EvaluateSettings:
         sources="{tile}/{tile}_sources.dat",
         match_radius_arcmin=0.5,
         preference="angular_proximity",
+        redshift_window=None,
         richness_min=20.0,
         purity_richness_min=None,
         redshift_range=None,

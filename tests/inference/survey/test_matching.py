@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
-from astropy.coordinates import SkyCoord
+from astropy import units as u
+from astropy.coordinates import SkyCoord, search_around_sky
 from astropy.stats import binom_conf_interval
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -19,12 +21,15 @@ from inference.survey.matching import (
     unique_match,
     wilson_interval,
 )
+from inference.survey.references import read_reference
 
 
 def random_catalog(rng: np.random.Generator, n: int, ra0: float, dec0: float) -> SkyCatalog:
     width = 0.2
     ra = (ra0 + rng.uniform(-width, width, n) / max(np.cos(np.radians(dec0)), 0.02)) % 360
-    dec = np.clip(dec0 + rng.uniform(-width, width, n), -90, 90)
+    dec = dec0 + rng.uniform(-width, width, n)
+    # Beyond the pole it goes down again: many objects at the pole itself would be ties.
+    dec = np.where(np.abs(dec) > 90, np.sign(dec) * 180 - dec, dec)
     return SkyCatalog(ra, dec, rng.permutation(n).astype(float), rng.uniform(0.1, 0.9, n))
 
 
@@ -83,6 +88,101 @@ def test_matching_agrees_with_brute_force(
     both = {i: j for i, j in forward.items() if backward.get(j) == i}
     cross = cross_match(a, b, pairs, preference)
     assert {i: j for i, j in enumerate(cross.tolist()) if j >= 0} == both
+
+
+def closest_first(cost: dict[tuple[int, int], float]) -> dict[int, int]:
+    """The closest pair of all is a match, then the closest of what is left, and so on."""
+    matches: dict[int, int] = {}
+    for i, j in sorted(cost, key=lambda pair: cost[pair]):
+        if i not in matches and j not in matches.values():
+            matches[i] = j
+    return matches
+
+
+@given(
+    seed=st.integers(0, 10**6),
+    n=st.tuples(st.integers(0, 14), st.integers(0, 14)),
+    place=st.sampled_from([(0.0, 0.0), (359.99, 45.0), (10.0, 90.0), (200.0, -89.95)]),
+    preference=st.sampled_from(["angular_proximity", "redshift_proximity"]),
+    window=st.sampled_from([None, 0.05, 0.3]),
+)
+@settings(max_examples=60, deadline=None)
+def test_proximity_matches_are_the_closest_pairs_one_after_the_other(
+    seed: int, n: tuple[int, int], place: tuple[float, float], preference: str, window: float | None
+) -> None:
+    """Where both sides rank by one number, there is only one answer without regret."""
+    rng = np.random.default_rng(seed)
+    a, b = (random_catalog(rng, count, *place) for count in n)
+    here, there = (SkyCoord(c.ra, c.dec, unit="deg") for c in (a, b))
+    cost = {}
+    for i, j in sorted(brute_pairs(a, b, 6.0)):
+        offset = float(abs(a.redshift[i] - b.redshift[j]))
+        if window is None or offset <= window * (1 + b.redshift[j]):
+            angle = float(here[i].separation(there[j]).rad)
+            cost[i, j] = angle if preference == "angular_proximity" else offset
+    pairs = multiple_match(a, b, 6.0, window)
+    assert set(zip(pairs.first.tolist(), pairs.second.tolist(), strict=True)) == set(cost)
+    partner = cross_match(a, b, pairs, preference)
+    assert {i: j for i, j in enumerate(partner.tolist()) if j >= 0} == closest_first(cost)
+
+
+def richest_first(
+    cost: dict[tuple[int, int], float], first: SkyCatalog, second: SkyCatalog
+) -> dict[int, int]:
+    """In order of falling mass each takes the most massive that is free; both sides must agree."""
+
+    def choose(
+        wishes: set[tuple[int, int]], mine: SkyCatalog, theirs: SkyCatalog
+    ) -> set[tuple[int, int]]:
+        taken: dict[int, int] = {}
+        for i in sorted({i for i, _ in wishes}, key=lambda i: -mine.mass[i]):
+            free = [j for k, j in wishes if k == i and j not in taken]
+            if free:
+                taken[max(free, key=lambda j: float(theirs.mass[j]))] = i
+        return {(i, j) for j, i in taken.items()}
+
+    forward = choose(set(cost), first, second)
+    backward = choose({(j, i) for i, j in cost}, second, first)
+    return {i: j for i, j in forward if (j, i) in backward}
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize(
+    ("radius_arcmin", "window", "counts"),
+    [
+        (2.0, None, (308, 306, 306, 304, 304, 304)),
+        (2.0, 0.05, (299, 299, 299, 299, 299, 299)),
+        (10.0, None, (500, 373, 404, 344, 345, 344)),
+        (10.0, 0.05, (399, 343, 348, 325, 325, 325)),
+    ],
+)
+def test_real_catalogues_match_as_astropy_and_loops_over_the_pairs_say(
+    shared_data: Path, radius_arcmin: float, window: float | None, counts: tuple[int, ...]
+) -> None:
+    """SDSS and DES redMaPPer: pairs, clusters with a counterpart, matches by each preference."""
+    a, b = (
+        read_reference(shared_data / "clusters" / f"{name}.csv.gz").sky
+        for name in ("sdss_redmapper", "desY1a1")
+    )
+    here, there = (SkyCoord(c.ra, c.dec, unit="deg") for c in (a, b))
+    first, second, angle, _ = search_around_sky(here, there, radius_arcmin * u.arcmin)
+    cost, offset = {}, {}
+    for i, j, s in zip(first.tolist(), second.tolist(), angle.rad.tolist(), strict=True):
+        dz = float(abs(a.redshift[i] - b.redshift[j]))
+        if window is None or dz / (1 + b.redshift[j]) <= window:
+            cost[i, j], offset[i, j] = s, dz
+    pairs = multiple_match(a, b, radius_arcmin, window)
+    assert list(zip(pairs.first.tolist(), pairs.second.tolist(), strict=True)) == sorted(cost)
+    found = [len(cost), len({i for i, _ in cost}), len({j for _, j in cost})]
+    for preference, expected in (
+        ("angular_proximity", closest_first(cost)),
+        ("more_massive", richest_first(cost, a, b)),
+        ("redshift_proximity", closest_first(offset)),
+    ):
+        partner = cross_match(a, b, pairs, preference)
+        assert {i: j for i, j in enumerate(partner.tolist()) if j >= 0} == expected
+        found.append(len(expected))
+    assert tuple(found) == counts
 
 
 def test_the_nearest_wins_and_the_loser_takes_the_next() -> None:

@@ -177,7 +177,8 @@ def results(out: Path) -> list[Any]:
     maps = [read_scores(path) for path in sorted(out.glob("scores/*.fits"))]
     planes = [(m.score.tobytes(), m.mask_fraction.tobytes(), m.coverage.tobytes()) for m in maps]
     table = Table.read(out / "catalog.ecsv")
-    return [planes, [tuple(row) for row in table]]
+    # As text: NaN is no equal of itself.
+    return [planes, [str(tuple(row)) for row in table]]
 
 
 def contents(out: Path) -> dict[str, bytes]:
