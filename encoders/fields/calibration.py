@@ -42,12 +42,13 @@ class FieldAgreement(Metric):
         self.add_state("square", default=zero.outer(zero), dist_reduce_fx="sum")
 
     def update(self, gradients: Tensor) -> None:
-        """Count fields.
+        """Count fields; those of a training that has diverged (not finite) say nothing.
 
         Args:
             gradients: Of the log-likelihood of each field, where nothing is changed (B, K).
         """
         gradients = gradients.detach().double()
+        gradients = gradients[gradients.isfinite().all(dim=1)]
         self.total += gradients.sum(dim=0)
         self.square += gradients.T @ gradients
 

@@ -104,6 +104,7 @@ def test_fields_are_summed_in_any_parts() -> None:
     metric = FieldAgreement(2)
     for part in gradients.split(8):
         metric.update(part)
+    metric.update(torch.tensor([[torch.nan, 0.0], [1.0, torch.inf]]))
     total, square = gradients.sum(0), gradients.T @ gradients
     strength = float(total @ torch.linalg.inv(square) @ total)
     assert float(metric.compute()) == pytest.approx(1.0 - 2.0 / strength)
