@@ -118,7 +118,8 @@ class ClusterErrors(Metric):
         _count(self.pulls, pull / PULL_LIMIT, counts)
         excess = (counts * ((pull < 1.0).double() - ONE_SIGMA)).sum(dim=2)
         self.excess += excess.sum(dim=1)
-        self.excess_square += (excess**2).sum(dim=1)
+        # Cells of one field share the error of their cluster: they are all within it, or none is.
+        self.excess_square += ONE_SIGMA * (1.0 - ONE_SIGMA) * (counts.sum(dim=1) ** 2).sum()
 
     def compute(self) -> dict[str, Tensor]:
         """Return the metrics by name, as float32 scalars; 0 (factors: 1) without cells."""

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from encoders.fields.clusters import ClusterErrors, ClusterEstimate, cluster_targets
 
-SHAPE = (30, 6, 6)
+SHAPE = (300, 3, 3)
 
 
 def test_units_are_first_order_errors() -> None:
@@ -54,7 +54,7 @@ def cells(spread: float = 1.0, seed: int = 0) -> tuple[ClusterEstimate, Tensor, 
 def test_metrics_are_those_of_the_values() -> None:
     estimate, targets, weight = cells()
     metric = ClusterErrors()
-    for part in torch.arange(SHAPE[0]).split(7):
+    for part in torch.arange(SHAPE[0]).split(70):
         chosen = ClusterEstimate(*(value[part] for value in estimate))
         metric.update(chosen, targets[part], weight[part])
     found = {name: float(value) for name, value in metric.compute().items()}
@@ -80,7 +80,7 @@ def test_scaled_errors_hold(spread: float) -> None:
     metric = ClusterErrors()
     metric.update(estimate, targets, weight)
     scale = torch.stack([metric.compute()[f"{k}_error_scale"] for k in ("redshift", "richness")])
-    assert scale.numpy() == pytest.approx(spread, rel=0.15)
+    assert scale.numpy() == pytest.approx(spread, rel=0.1)
     # On other cells.
     estimate, targets, weight = cells(spread, seed=1)
     scaled = ClusterEstimate(estimate.mean, estimate.log_sigma + scale.log()[:, None, None])
@@ -90,12 +90,13 @@ def test_scaled_errors_hold(spread: float) -> None:
         assert metric.compute()[f"{name}_within_error"] == pytest.approx(0.683, abs=0.05)
 
 
-def test_one_field_changes_no_error() -> None:
-    estimate, targets, weight = cells(2.0)
+def test_few_fields_change_no_error() -> None:
+    """Four clusters may well all be within their errors by chance."""
+    estimate, targets, weight = cells(0.1)
     metric = ClusterErrors()
-    metric.update(estimate, targets, weight * (torch.arange(SHAPE[0]) == 3)[:, None, None])
+    metric.update(estimate, targets, weight * (torch.arange(SHAPE[0]) < 4)[:, None, None])
     found = metric.compute()
-    assert found["redshift_within_error"] < 0.6
+    assert found["redshift_within_error"] > 0.9
     assert found["redshift_error_scale"] == found["richness_error_scale"] == 1.0
 
 

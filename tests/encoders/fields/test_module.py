@@ -44,7 +44,7 @@ PROPERTIES = {"redshift", "redshift_error", "richness", "richness_error"}
 
 def many_cells() -> dict[str, Tensor]:
     """Return labels of many cells, a fifth with a member."""
-    member = (torch.rand(100, 8, 8) < 0.2).float()
+    member = (torch.rand(400, 4, 4) < 0.2).float()
     labels = {"cluster_redshift": 0.4 * member, "cluster_richness": 30.0 * member}
     return {"membership": member, "weight": torch.ones_like(member), **labels}
 
@@ -158,14 +158,14 @@ def test_before_a_validation_scores_lack_only_the_weight_of_positives(
 def test_validation_scales_errors(card: Options, options: Options) -> None:
     torch.manual_seed(0)
     module, whole = MembershipModule(card, **options), many_cells()
-    noise = torch.tensor([0.04, 0.1])[:, None, None] * torch.randn(100, 2, 8, 8)
+    noise = torch.tensor([0.02, 0.1])[:, None, None] * torch.randn(400, 2, 4, 4)
     mean = torch.tensor([1.4, 30.0]).log()[:, None, None] + noise
     estimate = ClusterEstimate(mean, torch.full_like(mean, 0.05).log())
     scored = (torch.zeros_like(whole["weight"]), estimate)
     module._scored = lambda batch: scored  # type: ignore[method-assign, assignment]
     values = validate(module, whole)
-    assert module.error_scale.tolist() == pytest.approx([0.8, 2.0], rel=0.1)
-    assert values["val/redshift_nmad"] == pytest.approx(0.04, rel=0.1)
+    assert module.error_scale.tolist() == pytest.approx([0.4, 2.0], rel=0.1)
+    assert values["val/redshift_nmad"] == pytest.approx(0.02, rel=0.1)
     assert values["val/richness_scatter"] == pytest.approx(0.1, rel=0.1)
     out = module.predict_step(whole)
     assert torch.allclose(out["richness_error"], 0.05 * out["richness"] * module.error_scale[1])
