@@ -5,7 +5,9 @@ Usage: python benchmarks/membership.py [--data-dir data/fields] [--checkpoint ou
 Every method scores the cells of the same held-out fields. The baseline is a smoothed density of
 red-sequence galaxies from a detection catalogue, its settings chosen on the validation fields. The
 oracle is the same density from the true catalogue with true redshifts. Intervals are from a
-bootstrap over fields, because cells of one field are not independent.
+bootstrap over fields, because cells of one field are not independent. Of the encoder's scores,
+redshifts and richnesses it also says how good they are before and after the calibration on the
+validation fields.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.utils.data import default_collate
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
@@ -33,6 +36,7 @@ from datagen.files import write_json
 from encoders.checkpoint import load_checkpoint
 from encoders.data import split_names
 from encoders.fields import red_sequence
+from encoders.fields.data import FieldsDataset, MapCache, index_file
 from encoders.fields.detection import detect_sources
 from encoders.fields.normalize import estimate_background
 
@@ -42,6 +46,13 @@ N_THREADS = 2
 # The colours of the red sequence are g-r, r-i, i-z, and i decides which galaxies are bright.
 RED_SEQUENCE_BANDS = ("g", "r", "i", "z")
 USER_ERROR = 2
+# Of the encoder, before and after its calibration.
+FIGURES = (
+    "calibration_error",
+    *("redshift_bias", "redshift_nmad", "redshift_within_error"),
+    *("richness_bias", "richness_scatter", "richness_within_error"),
+)
+CACHE_BYTES = 4e9
 
 
 @dataclass(frozen=True)
@@ -112,6 +123,9 @@ def compare(data_dir: Path, checkpoint: Path) -> dict[str, Any]:
     true = functools.partial(true_counts, data_dir=data_dir, cells=card["cell_px"])
     scores["oracle"], _ = density_scores(true, val, test)
     result = summarise(scores, test)
+    files = [index_file(data_dir / "file_data" / name) for name in found["test"]]
+    cache = MapCache(CACHE_BYTES) if module.has_heads else None
+    result["encoder figures"] = figures(module, FieldsDataset(files, card["bands"], cache))
     result["baseline settings"] = vars(settings)
     result["prior"] = {k: v for k, v in test[0].meta["prior"].items() if k != "empirical"}
     return result
@@ -193,6 +207,29 @@ def encoder_scores(
     images = torch.from_numpy(chosen)[None]
     logits = module(images, levels[None, :, 0], levels[None, :, 1])
     return np.asarray(logits[0].double())
+
+
+@torch.inference_mode()
+def figures(
+    module: Any,  # noqa: ANN401 - a LightningModule
+    fields: FieldsDataset,
+) -> dict[str, dict[str, float]]:
+    """Return the encoder's `FIGURES` over fields, before and after its calibration.
+
+    Those of redshift and richness are missing if it does not predict them.
+    """
+    fitted = [module.calibration.clone(), module.error_scale.clone()]
+    unchanged = [torch.tensor([1.0, 0.0]), torch.ones_like(module.error_scale)]
+    result = {}
+    for name, (calibration, scale) in {"before": unchanged, "after": fitted}.items():
+        module.calibration.copy_(calibration)
+        module.error_scale.copy_(scale)
+        module.on_test_epoch_start()
+        for number in range(len(fields)):
+            module.test_step(default_collate([fields[number]]), 0)
+        values = module.test_values()
+        result[name] = {key: float(values[key]) for key in FIGURES if key in values}
+    return result
 
 
 def detected_counts(field: Field, settings: red_sequence.DensitySettings, cells: int) -> Array:
@@ -327,6 +364,10 @@ def table(result: dict[str, Any]) -> str:
     for name in ("encoder", "baseline", "oracle", "encoder - baseline"):
         low, high = result[name]["interval"]
         lines.append(f"{name:24} {result[name]['AP']:17.3f}   {low:.3f} to {high:.3f}")
+    before, after = (result["encoder figures"][name] for name in ("before", "after"))
+    lines += ["", f"{'encoder':24} {'before':>8} {'after its calibration':>22}"]
+    for key, value in before.items():
+        lines.append(f"{key.replace('_', ' '):24} {value:8.3f} {after[key]:22.3f}")
     return "\n".join(lines)
 
 

@@ -159,7 +159,7 @@ def build_module(job: Job) -> MembershipModule:
     card = {"task": "membership", "bands": list(BANDS[: job.n_bands]), "cell_px": CELL_PX}
     card |= {"pixel_scale": SCALE_ARCSEC, "zero_point": 30.0, "data_hash": "0", "prevalence": 0.1}
     network = {"_target_": "encoders.fields.network.MembershipNetwork", "width": 64, "n_counts": 32}
-    loss = {"pos_weight": 1.0, "focal_gamma": 0.0, "redshift_weight": 0.0}
+    loss = {"pos_weight": 1.0, "focal_gamma": 0.0, "redshift_weight": 0.0, "cluster_weight": 0.1}
     kind = IdleModule if job.is_idle else MembershipModule
     return kind(card, network, loss, {}, None).eval()
 

@@ -64,7 +64,10 @@ def load_with_sha256(path: Path, task: str) -> tuple[LightningModule, str]:
     card = _card(path, content, task)
     try:
         module = _module_class(task)(**content[HPARAMS])
+        _check_complete(path, module, content["state_dict"], task)
         module.load_state_dict(content["state_dict"])
+    except CheckpointError:
+        raise
     except Exception as error:  # whatever a value that someone else wrote provokes in a constructor
         raise CheckpointError(
             f"checkpoint {path} does not fit the {task} encoder for {card['bands']}: "
@@ -269,6 +272,19 @@ def _check_card_values(path: Path, card: Mapping[str, Any]) -> None:
 
 def _is_number(value: object) -> bool:
     return type(value) in (int, float) and math.isfinite(value)  # type: ignore[arg-type]
+
+
+def _check_complete(
+    path: Path, module: LightningModule, state: Mapping[str, Any], task: str
+) -> None:
+    """Raise if there are no weights for a part of the module: an older version had no such part."""
+    missing = sorted(module.state_dict().keys() - state.keys())
+    if missing:
+        raise CheckpointError(
+            f"checkpoint {path} is of another version of the {task} encoder: it lacks "
+            f"{', '.join(missing[:3])}; train it again with: python train.py model={task}",
+            missing,
+        )
 
 
 def _check_finite(path: Path, module: LightningModule, task: str) -> None:

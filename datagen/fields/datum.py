@@ -14,6 +14,7 @@ import torch
 from astropy.table import Table
 from numpy.typing import NDArray
 
+from datagen.errors import DataFormatError
 from datagen.fields.schema import PATCH_PX
 
 UNITS = {
@@ -26,6 +27,7 @@ UNITS = {
     "pixel_scale": "arcsec/px",
     "zero_point": "mag",
     "cell_px": "px",
+    "cluster_richness": "red members brighter than 0.2 L* within R_lambda",
 }
 GALAXY_PARAMS = ("HLR", "G1", "G2", "FRACDEV")
 # What a redshift map says where there is no source bright enough.
@@ -50,21 +52,26 @@ class CellRules:
 
 
 def cell_catalog(
-    sources: Table, shape: tuple[int, int], rules: CellRules
+    sources: Table, shape: tuple[int, int], rules: CellRules, clusters: Table
 ) -> dict[str, torch.Tensor]:
     """Bin a source catalog on the cells of an image.
 
-    A cell is labelled if any member of a labelled system in it is at least `min_flux` bright; its
-    other keys describe its brightest source in the reference band. The weight is 0 where the only
-    members belong to systems that are neither to be found nor to count as background.
+    A cell is labelled if any member of a labelled system in it is at least `min_flux` bright; the
+    brightest of these members gives it the redshift and the richness of its system. Its other keys
+    describe its brightest source in the reference band. The weight is 0 where the only members
+    belong to systems that are neither to be found nor to count as background.
 
     Args:
         sources: Source catalog with pixel positions.
         shape: Image shape (H, W) [px], multiples of the cell.
         rules: Cell size, bands and limits.
+        clusters: Cluster table with the systems of the labelled members.
 
     Returns:
         Tensors with leading shape (ny, nx); see `datagen.fields.schema.CELL_KEYS`.
+
+    Raises:
+        DataFormatError: A labelled member belongs to a system that the table lacks.
     """
     # A pixel reaches from -0.5 to +0.5 around its centre, so the image begins at -0.5.
     row = (np.asarray(sources["Y"], np.float64) + 0.5) / rules.cell_px
@@ -74,8 +81,11 @@ def cell_catalog(
     found, row, col = sources[inside], row[inside], col[inside]
     cell = np.floor(row).astype(np.int64) * nx + np.floor(col).astype(np.int64)
     flux = _flux(found, rules.reference_band)
-    counts = _member_counts(found, cell, flux >= rules.min_flux, ny * nx)
+    is_bright = flux >= rules.min_flux
+    counts = _member_counts(found, cell, is_bright, ny * nx)
     flat = {"n_sources": np.bincount(cell, minlength=ny * nx), **counts}
+    chosen = _brightest_in(cell, np.where(is_bright & _is_labelled(found), flux, -np.inf), ny * nx)
+    flat |= _systems(found["CLUSTER_ID"], chosen, clusters)
     flat |= _brightest(found, cell, np.stack([row % 1.0, col % 1.0], -1), rules, ny * nx)
     return {key: _grid(key, value, (ny, nx)) for key, value in flat.items()}
 
@@ -116,8 +126,7 @@ def _member_counts(
 ) -> dict[str, NDArray[Any]]:
     """Count labelled members per cell and find the cells that are not to be judged."""
     is_counted = np.asarray(sources["LABEL_WEIGHT"]) > 0
-    is_member = np.asarray(sources["MEM"]) > 0
-    labelled = np.bincount(cell[is_member & is_counted & is_bright], minlength=n_cells)
+    labelled = np.bincount(cell[_is_labelled(sources) & is_bright], minlength=n_cells)
     ignored = np.bincount(cell[~is_counted & is_bright], minlength=n_cells)
     weight = np.where((labelled == 0) & (ignored > 0), 0.0, 1.0)
     return {"n_members": labelled, "membership": labelled > 0, "cell_weight": weight}
@@ -131,10 +140,7 @@ def _brightest(
     n_cells: int,
 ) -> dict[str, NDArray[Any]]:
     """Return the properties of the brightest source per cell; zeros in empty cells."""
-    by_flux = np.argsort(_flux(sources, rules.reference_band), kind="stable")
-    # Of several assignments to the same cell the last one, the brightest, stays.
-    chosen = np.full(n_cells, -1)
-    chosen[cell[by_flux]] = by_flux
+    chosen = _brightest_in(cell, _flux(sources, rules.reference_band), n_cells)
     is_filled = chosen >= 0
     columns = {
         "locs": locs,
@@ -147,6 +153,49 @@ def _brightest(
     for key, values in columns.items():
         result[key] = np.zeros((n_cells, values.shape[1]))
         result[key][is_filled] = values[chosen[is_filled]]
+    return result
+
+
+def _is_labelled(sources: Table) -> NDArray[np.bool_]:
+    """Return which sources are members that label their cells, however bright."""
+    labelled: NDArray[np.bool_] = (np.asarray(sources["LABEL_WEIGHT"]) > 0) & (
+        np.asarray(sources["MEM"]) > 0
+    )
+    return labelled
+
+
+def _brightest_in(
+    cell: NDArray[np.int64], flux: NDArray[np.float64], n_cells: int
+) -> NDArray[np.int64]:
+    """Return the row of the brightest source per cell, -1 without one; -inf takes no part."""
+    rising = np.argsort(flux, kind="stable")
+    rising = rising[flux[rising] > -np.inf]
+    chosen = np.full(n_cells, -1)
+    # Of several assignments to the same cell the last one, the brightest, stays.
+    chosen[cell[rising]] = rising
+    return chosen
+
+
+def _systems(
+    cluster_id: NDArray[np.int64], chosen: NDArray[np.int64], clusters: Table
+) -> dict[str, NDArray[Any]]:
+    """Return redshift and richness of the systems of the chosen members; 0 in cells without."""
+    is_filled = chosen >= 0
+    wanted = np.asarray(cluster_id)[chosen[is_filled]]
+    row_of = {int(known): row for row, known in enumerate(clusters["CLUSTER_ID"])}
+    missing = sorted(set(wanted.tolist()) - row_of.keys())
+    if missing:
+        raise DataFormatError(
+            f"expected the cluster table to hold the systems of all labelled members, but it has "
+            f"no CLUSTER_ID = {missing[0]}; make both again with: python datagen/run.py "
+            "data_gen=fields data_gen.phases=[catalog] data_gen.overwrite=true",
+            missing,
+        )
+    rows = [row_of[known] for known in wanted.tolist()]
+    result = {}
+    for key, column in (("cluster_redshift", "Z"), ("cluster_richness", "RICHNESS")):
+        result[key] = np.zeros(len(chosen))
+        result[key][is_filled] = np.asarray(clusters[column], np.float64)[rows]
     return result
 
 

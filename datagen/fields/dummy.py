@@ -99,6 +99,8 @@ def _cells(member: torch.Tensor, n_bands: int) -> dict[str, torch.Tensor]:
         "galaxy_params": 0.5 * value.expand(*member.shape, 1, 4).clone(),
         "n_members": one.long(),
         "cell_weight": torch.ones_like(value),
+        "cluster_redshift": 0.4 * value,
+        "cluster_richness": 30.0 * value,
     }
 
 

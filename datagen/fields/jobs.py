@@ -126,6 +126,14 @@ def _read_sources(path: Path, config: FieldsConfig) -> Table:
     return sources
 
 
+def _read_clusters(folder: Path, index: int, config: FieldsConfig) -> Table:
+    """Read a cluster table that was made with these settings."""
+    path = files.clusters_path(folder, index)
+    clusters = files.read_clusters(path)
+    check_config_hash(clusters.meta.get("config_hash"), config.content_hash(), path)
+    return clusters
+
+
 def _field_cards(sources: Table, path: Path, config: FieldsConfig) -> dict[str, Card]:
     """Return the WCS cards that a catalog was made for."""
     shape = (config.image_size, config.image_size)
@@ -161,7 +169,7 @@ def _field_datum(config: FieldsConfig, index: int) -> dict[str, Any]:
     rules = CellRules(
         config.tile_size, tuple(config.bands), config.reference_band, config.min_flux_for_loss
     )
-    cells = cell_catalog(sources, (size, size), rules)
+    cells = cell_catalog(sources, (size, size), rules, _read_clusters(folder, index, config))
     return {
         "images": torch.from_numpy(images),
         "tile_catalog": cells,

@@ -35,6 +35,8 @@ CELL_KEYS: dict[str, tuple[tuple[int | str, ...], str]] = {
     "galaxy_params": ((1, 4), "float32"),
     "n_members": ((1, 1), "int64"),
     "cell_weight": ((1, 1), "float32"),
+    "cluster_redshift": ((1, 1), "float32"),
+    "cluster_richness": ((1, 1), "float32"),
 }
 # Side of the squares of a redshift map [px].
 PATCH_PX = 16
@@ -192,6 +194,10 @@ def _check_cells(cells: Mapping[str, Any], path: Path, where: str) -> None:
         raise _bad(path, f"{where}.cell_weight", "expected weights in [0, 1]")
     if bool(((cells["n_members"] > 0) != cells["membership"]).any()):
         raise _bad(path, f"{where}.membership", "expected True where n_members > 0, and only there")
+    for key in ("cluster_redshift", "cluster_richness"):
+        values = cells[key]
+        if bool(((values < 0) | ((values > 0) & ~cells["membership"])).any()):
+            raise _bad(path, f"{where}.{key}", "expected >= 0, and 0 where there is no member")
 
 
 def _check_tensor(tensor: Any, shape: tuple[int, ...], dtype: str, path: Path, name: str) -> None:  # noqa: ANN401

@@ -2,4 +2,4 @@
 
 VERSION = "0.1.0"
 # Of all files of the field simulator; part of the settings' hash.
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3

@@ -56,9 +56,7 @@ class TileLabels:
         if self.by_circle:
             return circle_cells(self, origin, shape)
         sources = moved(self.sources, origin)
-        return cell_catalog(sources, shape, self.rules) | system_cells(
-            sources, self.systems, shape, self.rules
-        )
+        return cell_catalog(sources, shape, self.rules, self.systems)
 
     def redshifts(self, origin: tuple[int, int], shape: tuple[int, int]) -> torch.Tensor:
         """Return the redshift map of an image; of doubtful members no redshift is known."""
@@ -173,23 +171,6 @@ def moved(sources: Table, origin: tuple[int, int]) -> Table:
     return result
 
 
-def system_cells(
-    sources: Table, systems: Table, shape: tuple[int, int], rules: CellRules
-) -> dict[str, torch.Tensor]:
-    """Return redshift and richness of the system of each cell's brightest labelled member."""
-    flux = np.asarray(sources[f"FLUX_{rules.reference_band.upper()}"])
-    is_label = (np.asarray(sources["MEM"]) > 0) & (np.asarray(sources["LABEL_WEIGHT"]) > 0)
-    labelled = sources[is_label & (flux >= rules.min_flux)]
-    row_of = {int(number): row for row, number in enumerate(systems["CLUSTER_ID"])}
-    rows = [row_of[int(number)] for number in labelled["CLUSTER_ID"]]
-    result = {}
-    for key, name in CLUSTER_KEYS.items():
-        # The cell catalog tells a column of each cell's brightest source.
-        labelled["Z"] = np.asarray(systems[name], np.float64)[rows]
-        result[key] = cell_catalog(labelled, shape, rules)["redshift"]
-    return result
-
-
 def circle_cells(
     labels: TileLabels, origin: tuple[int, int], shape: tuple[int, int]
 ) -> dict[str, torch.Tensor]:
@@ -205,7 +186,7 @@ def circle_cells(
     is_labelled = np.asarray(systems["LABELLED"], bool)
     n_labelled = covers[:, :, is_labelled].sum(axis=2)
     n_ignored = covers[:, :, ~is_labelled].sum(axis=2)
-    result = cell_catalog(labels.sources, shape, labels.rules)
+    result = cell_catalog(labels.sources, shape, labels.rules, systems)
     one = (ny, nx, 1, 1)
     result["n_members"] = torch.from_numpy(n_labelled.astype(np.int64).reshape(one))
     result["membership"] = result["n_members"] > 0

@@ -28,8 +28,9 @@ TASK = "membership"
 # Every file of a folder must agree on these, or a batch would mix different things.
 COMMON_KEYS = ("bands", "pixel_scale", "zero_point", "cell_px")
 _COUNTS = ("n_cells", "n_members")
+CLUSTER_KEYS = ("cluster_redshift", "cluster_richness")
 # What flips and turns with a field.
-TURNED = ("images", "sources", "redshift_map", "membership", "weight")
+TURNED = ("images", "sources", "redshift_map", "membership", "weight", *CLUSTER_KEYS)
 # Memory maps are cheap, but each one counts against the limit of the process.
 N_OPEN_FILES = 256
 
@@ -165,6 +166,8 @@ class FieldsDataset(Dataset[dict[str, Any]]):
             "redshift_map": _open(path)[j]["redshift_map"],
             "field": f"{path.name}/{j}",
         }
+        cells = _open(path)[j]["tile_catalog"]
+        sample |= {key: cells[key][..., 0, 0] for key in CLUSTER_KEYS}
         if self.cache is not None:
             return sample | {"sources": self._measured(number, self.cache)}
         background, sigma = self._levels(number)
@@ -347,7 +350,8 @@ def _layout(path: Path, number: int, datum: Mapping[str, Any]) -> dict[str, Any]
     images, cells, meta = datum["images"], datum["tile_catalog"], datum["meta"]
     for key in COMMON_KEYS:
         _require(key in meta, where, f"meta.{key}", "is missing")
-    _require("membership" in cells, where, "tile_catalog.membership", "is missing")
+    for key in ("membership", *CLUSTER_KEYS):
+        _require(key in cells, where, f"tile_catalog.{key}", "is missing")
     shape, cell_px = tuple(images.shape), meta["cell_px"]
     is_image = len(shape) == 3 and shape[0] == len(meta["bands"])
     _require(is_image, where, "images", f"has shape {shape} for {len(meta['bands'])} bands")

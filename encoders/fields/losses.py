@@ -1,4 +1,4 @@
-"""Losses: weighted binary cross-entropy of cell membership, cross-entropy of redshifts."""
+"""Losses: cross-entropy of cell membership and of redshifts, likelihood of cluster properties."""
 
 from __future__ import annotations
 
@@ -70,7 +70,30 @@ def membership_loss(
     return (weight * entropy).sum() / weight.sum().clamp_min(torch.finfo(logits.dtype).tiny)
 
 
-def check_loss(pos_weight: float, focal_gamma: float, redshift_weight: float) -> None:
+def cluster_loss(mean: Tensor, log_sigma: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    """Return the mean negative log-likelihood of cluster properties with normal errors.
+
+    `L = sum_i w_i sum_k [ln s_ik + (y_ik - m_ik)^2 / (2 s_ik^2)] / sum_i w_i` (Nix & Weigend 1994,
+    doi:10.1109/ICNN.1994.374138, without the constant).
+
+    Args:
+        mean: Estimates m (B, K, ny, nx).
+        log_sigma: Logarithms of their standard deviations s (B, K, ny, nx).
+        target: True values y (B, K, ny, nx).
+        weight: >= 0; 0 for cells without a cluster (B, ny, nx).
+
+    Returns:
+        Scalar; 0 where no cell counts.
+    """
+    mean, log_sigma = mean.float(), log_sigma.float()
+    pull = (target - mean) * torch.exp(-log_sigma)
+    total = (weight[:, None] * (log_sigma + 0.5 * pull**2)).sum()
+    return total / weight.sum().clamp_min(torch.finfo(mean.dtype).tiny)
+
+
+def check_loss(
+    pos_weight: float, focal_gamma: float, redshift_weight: float, cluster_weight: float
+) -> None:
     """Raise `ConfigError` unless the options of the loss are in range."""
     if pos_weight <= 0:
         raise ConfigError(
@@ -81,9 +104,6 @@ def check_loss(pos_weight: float, focal_gamma: float, redshift_weight: float) ->
             f"expected model.loss.focal_gamma >= 0, but got focal_gamma = {focal_gamma}",
             focal_gamma,
         )
-    if redshift_weight < 0:
-        raise ConfigError(
-            f"expected model.loss.redshift_weight >= 0, but got redshift_weight = "
-            f"{redshift_weight}",
-            redshift_weight,
-        )
+    for name, value in (("redshift_weight", redshift_weight), ("cluster_weight", cluster_weight)):
+        if value < 0:
+            raise ConfigError(f"expected model.loss.{name} >= 0, but got {name} = {value}", value)

@@ -165,7 +165,7 @@ class Curve:
         `sum_b n_b / n |members_b / n_b - mean probability_b|` (Guo et al. 2017, eq. 3,
         arXiv:1706.04599).
         """
-        probability = torch.sigmoid(_centres(self.positive))
+        probability = torch.sigmoid(bin_centres(self.positive))
         count = self.positive + self.negative
         group = (probability * N_CALIBRATION_BINS).long().clamp_max(N_CALIBRATION_BINS - 1)
         sums = torch.zeros(N_CALIBRATION_BINS, dtype=count.dtype, device=count.device)
@@ -185,9 +185,19 @@ def bin_of(logits: Tensor) -> Tensor:
     return scaled.floor().long().clamp(0, N_BINS - 1)
 
 
+def bin_centres(like: Tensor) -> Tensor:
+    """Return the logits in the middle of the bins (n_bins,), with the type of a histogram."""
+    bins = torch.arange(N_BINS, dtype=like.dtype, device=like.device)
+    return (bins + 0.5) * _width() - LOGIT_LIMIT
+
+
 def edge_of(threshold: float) -> int:
     """Return the number of the bin edge that lies nearest to a probability."""
-    logit = float(torch.logit(torch.tensor(threshold, dtype=torch.float64)))
+    return edge_of_logit(float(torch.logit(torch.tensor(threshold, dtype=torch.float64))))
+
+
+def edge_of_logit(logit: float) -> int:
+    """Return the number of the bin edge that lies nearest to a logit."""
     edge = round((min(max(logit, -LOGIT_LIMIT), LOGIT_LIMIT) + LOGIT_LIMIT) / _width())
     return int(edge)
 
@@ -200,11 +210,6 @@ def probability_of(edge: int) -> float:
     """Return the probability at a bin edge."""
     logit = torch.tensor(edge * _width() - LOGIT_LIMIT, dtype=torch.float64)
     return float(torch.sigmoid(logit))
-
-
-def _centres(like: Tensor) -> Tensor:
-    bins = torch.arange(N_BINS, dtype=like.dtype, device=like.device)
-    return (bins + 0.5) * _width() - LOGIT_LIMIT
 
 
 def _from_above(histogram: Tensor) -> Tensor:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate, pad, softplus
 
 from datagen.errors import ConfigError
+from encoders.fields.clusters import PROPERTIES, ClusterEstimate
 from encoders.fields.losses import N_REDSHIFT_CLASSES
 from encoders.fields.photometry import REACH_PX, SQUARE_PX, n_channels, source_maps
 from encoders.layers import pointwise
@@ -18,6 +20,25 @@ BLOCK_PX = 64
 BOXES = (1, 3, 7, 13)
 # The least that a cell's squares add up to: a logit of -14.
 LEAST_HAZARD = 1e-6
+# Where estimates of ln(1 + z) and ln richness start from and their usual spread. They end at 0 and
+# at the highest, and ln(sigma / spread) at its range: finite whatever the images hold.
+CENTRES, SPREADS, HIGHEST = (0.4, 3.5), (0.15, 0.6), (1.5, 7.0)
+SIGMA_RANGE = (-5.0, 2.0)
+
+
+class CellScores(NamedTuple):
+    """What the network says about cells and squares.
+
+    Args:
+        membership: Logits (B, ny, nx).
+        redshift: Logits of the redshift classes of the brightest source in squares of 16 px
+            (B, classes, H / 16, W / 16).
+        cluster: Redshift and richness of the cluster whose members a cell holds (B, 2, ny, nx).
+    """
+
+    membership: Tensor
+    redshift: Tensor
+    cluster: ClusterEstimate
 
 
 class MembershipNetwork(nn.Module):
@@ -26,10 +47,11 @@ class MembershipNetwork(nn.Module):
     Layers on single sources find what the brightest source of every 16 px is and in which redshift
     interval it lies. What they find is averaged in boxes of 64 to 832 px. A head on both gives the
     probability p_i that the square holds a member, and a cell holds one if any of its squares
-    does: `p = 1 - prod_i (1 - p_i)`. Training on the redshifts of all bright galaxies, not of
-    members alone, teaches colours from far fewer fields. Nothing depends on statistics over the
-    window, so that a cell's logit is a function of the pixels within `receptive_field_px` and of
-    nothing else.
+    does: `p = 1 - prod_i (1 - p_i)`. The same head estimates redshift and richness of the cluster;
+    a cell takes the means of its squares, weighted with p_i. Training on the redshifts of all
+    bright galaxies, not of members alone, teaches colours from far fewer fields. Nothing depends on
+    statistics over the window, so that what is said about a cell is a function of the pixels within
+    `receptive_field_px` and of nothing else.
 
     Example:
         >>> network = MembershipNetwork(n_bands=4, cell_px=128, width=16, n_counts=8)
@@ -53,6 +75,7 @@ class MembershipNetwork(nn.Module):
         self.kinds = pointwise(n_known, n_counts)
         self.surroundings = pointwise(len(BOXES) * n_counts, width)
         self.head = nn.Sequential(pointwise(n_known + width, width), nn.Conv2d(width, 1, 1))
+        self.cluster = nn.Conv2d(width, 2 * len(PROPERTIES), 1)
 
     @property
     def alignment_px(self) -> int:
@@ -74,18 +97,18 @@ class MembershipNetwork(nn.Module):
         Raises:
             ConfigError: The number of bands or the size of the images does not fit.
         """
-        check_images(images, self.n_bands, self.cell_px)
-        return self.score(source_maps(images))[0]
+        return self.score(self.measure(images)).membership
 
-    def score(self, sources: Tensor) -> tuple[Tensor, Tensor]:
-        """Return membership and redshift logits for the `source_maps` of images.
+    def measure(self, images: Tensor) -> Tensor:
+        """Return the `source_maps` of images; arguments and errors as in `forward`."""
+        check_images(images, self.n_bands, self.cell_px)
+        return source_maps(images)
+
+    def score(self, sources: Tensor) -> CellScores:
+        """Return what the network says about images of which these are the `source_maps`.
 
         Args:
             sources: (B, 3 C + 1, H / 16, W / 16).
-
-        Returns:
-            Membership logits (B, ny, nx) and logits of the redshift classes of the brightest
-            source in squares of 16 px (B, classes, H / 16, W / 16).
         """
         rows, columns = sources.shape[-2:]
         padded = pad_to(sources, self.alignment_px // SQUARE_PX)
@@ -94,10 +117,16 @@ class MembershipNetwork(nn.Module):
         known = torch.cat((known, redshift.softmax(dim=1).to(known.dtype)), dim=1)
         around = self.surroundings(box_means(self.kinds(known), BLOCK_PX // SQUARE_PX))
         around = interpolate(around, scale_factor=BLOCK_PX // SQUARE_PX)
-        squares = self.head(torch.cat((known, around), dim=1))[:, 0]
+        judged = self.head[0](torch.cat((known, around), dim=1))
+        squares = self.head[1](judged)
         factor = self.cell_px // SQUARE_PX
-        cells = any_of(squares, factor)[:, : rows // factor, : columns // factor]
-        return cells, redshift[..., :rows, :columns]
+        cells = (..., slice(rows // factor), slice(columns // factor))
+        properties = means_over(self.cluster(judged), squares, factor)[cells]
+        return CellScores(
+            membership=any_of(squares[:, 0], factor)[cells],
+            redshift=redshift[..., :rows, :columns],
+            cluster=_estimate(properties),
+        )
 
     def start_from(self, logit: float) -> None:
         """Let the untrained network answer `logit` everywhere: the base rate of the labels."""
@@ -148,6 +177,34 @@ def any_of(logits: Tensor, factor: int) -> Tensor:
     hazard = avg_pool2d(softplus(logits.float()), factor) * factor**2
     hazard = hazard.clamp_min(LEAST_HAZARD)
     return hazard + torch.log(-torch.expm1(-hazard))
+
+
+def means_over(maps: Tensor, logits: Tensor, factor: int) -> Tensor:
+    """Return means over blocks of `factor` x `factor`, weighted with probabilities.
+
+    Args:
+        maps: (B, C, H, W).
+        logits: Of the probabilities, which get no gradient (B, 1, H, W).
+        factor: Side of a block; divides H and W.
+
+    Returns:
+        (B, C, H / factor, W / factor), float32.
+    """
+    # Not 0 anywhere: where no place has a say, all have the same.
+    weight = torch.sigmoid(logits.detach().float()) + LEAST_HAZARD
+    return avg_pool2d(weight * maps.float(), factor) / avg_pool2d(weight, factor)
+
+
+def _estimate(properties: Tensor) -> ClusterEstimate:
+    """Return means and ln sigmas from what a head says about cells (B, 4, ny, nx)."""
+    centre, spread, highest = (
+        properties.new_tensor(values)[:, None, None] for values in (CENTRES, SPREADS, HIGHEST)
+    )
+    mean, log_sigma = properties.chunk(2, dim=1)
+    return ClusterEstimate(
+        mean=(centre + spread * mean).clamp_min(0.0).minimum(highest),
+        log_sigma=spread.log() + log_sigma.clamp(*SIGMA_RANGE),
+    )
 
 
 def check_layout(n_bands: int, cell_px: int) -> None:

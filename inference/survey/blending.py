@@ -76,23 +76,22 @@ class Mosaic:
 
 
 def correct_prevalence(
-    scores: NDArray[np.float32], trained: float, target: float, pos_weight: float = 1.0
+    scores: NDArray[np.float32], trained: float, target: float
 ) -> NDArray[np.float32]:
     """Move probabilities from the prevalence of the training to that of the survey.
 
-    logit p' = logit p + ln[target / (1 - target)] - ln[trained / (1 - trained)] - ln(pos_weight)
+    logit p' = logit p + ln[target / (1 - target)] - ln[trained / (1 - trained)]
     (Elkan 2001, "The foundations of cost-sensitive learning", theorem 2).
 
     Args:
         scores: Probabilities, any shape.
         trained: Fraction of positive cells in the training.
         target: Fraction of positive cells in the survey.
-        pos_weight: Weight of positive cells in the training loss.
 
     Returns:
         Probabilities of the same shape.
     """
-    odds_ratio = target / (1 - target) * (1 - trained) / trained / pos_weight
+    odds_ratio = target / (1 - target) * (1 - trained) / trained
     p = scores.astype(np.float64)
     corrected: NDArray[np.float32] = (p * odds_ratio / (1 - p + p * odds_ratio)).astype(np.float32)
     return corrected

@@ -218,7 +218,6 @@ def prevalence_correction(settings: PredictSettings, module: LightningModule) ->
         correct_prevalence,
         trained=float(card["prevalence"]),
         target=settings.prevalence,
-        pos_weight=float(loss.get("pos_weight", 1.0)),
     )
 
 

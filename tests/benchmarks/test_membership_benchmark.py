@@ -23,6 +23,8 @@ from benchmarks.membership import (
 from datagen.errors import ConfigError, DataNotFoundError
 from datagen.fields.dummy import write_dummy_file_data
 from datagen.fields.format import file_data_path, read_file_data, write_file_data
+from encoders.checkpoint import load_checkpoint
+from encoders.fields.data import FieldsDataset, MapCache, index_file
 from encoders.fields.red_sequence import GRID, DensitySettings
 
 
@@ -171,6 +173,37 @@ def test_the_baseline_finds_its_bands_by_name(monkeypatch: pytest.MonkeyPatch) -
 def encoder(tmp_path: Path, checkpoint: Callable[..., Path]) -> Path:
     splits = {"train": 0.4, "val": 0.3, "test": 0.3}
     return checkpoint(tmp_path / "best.ckpt", ["g", "r"], 32, splits=splits, split_seed=1)
+
+
+@pytest.mark.parametrize("has_clusters", [True, False])
+def test_figures_before_and_after_the_calibration(
+    tmp_path: Path, encoder: Path, has_clusters: bool
+) -> None:
+    paths = write_dummy_file_data(tmp_path, 12, 64, 32, ["g", "r"], seed=1)
+    module = load_checkpoint(encoder, "membership")
+    module.weights["cluster"] *= has_clusters
+    # All scores become the share of cells with members, and errors ten times as large.
+    fields = FieldsDataset([index_file(path) for path in paths], ["r", "g"], MapCache(1e9))
+    share = torch.stack([fields[number]["membership"] for number in range(12)]).mean()
+    module.calibration.copy_(torch.stack((torch.tensor(0.0), torch.logit(share))))
+    module.error_scale.fill_(10.0)
+    found = membership.figures(module, fields)
+    assert found["after"]["calibration_error"] == pytest.approx(0.0, abs=2e-3)
+    assert found["before"]["calibration_error"] > 0.01
+    names = membership.FIGURES if has_clusters else ("calibration_error",)
+    assert tuple(found["before"]) == tuple(found["after"]) == names
+    if has_clusters:
+        # The untrained encoder is wrong by little compared with its errors.
+        assert found["after"]["redshift_within_error"] == 1.0
+        for key in ("redshift_bias", "redshift_nmad", "richness_bias", "richness_scatter"):
+            assert found["before"][key] == found["after"][key]
+    row = {"AP": 0.5, "interval": [0.4, 0.6]}
+    result = dict.fromkeys(("encoder", "baseline", "oracle", "encoder - baseline"), row)
+    result |= {"encoder figures": found, "n_cells": 48, "n_fields": 12, "base rate": 0.2}
+    lines = membership.table(result).splitlines()
+    shown = [line.split()[-2:] for line in lines[-len(names) :]]
+    expected = [[f"{found[k][name]:.3f}" for k in ("before", "after")] for name in names]
+    assert shown == expected
 
 
 def test_two_bands_are_too_few_for_the_baseline(tmp_path: Path, encoder: Path) -> None:

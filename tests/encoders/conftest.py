@@ -48,7 +48,12 @@ def options() -> dict[str, Any]:
             "width": 4,
             "n_counts": 3,
         },
-        "loss": {"pos_weight": 1.0, "focal_gamma": 0.0, "redshift_weight": 0.0},
+        "loss": {
+            "pos_weight": 1.0,
+            "focal_gamma": 0.0,
+            "redshift_weight": 0.0,
+            "cluster_weight": 0.1,
+        },
         "optimizer": {"_target_": "torch.optim.AdamW", "lr": 3e-3},
         "scheduler": None,
     }

@@ -128,6 +128,17 @@ def test_other_class(tmp_path: Path, content: dict[str, Any]) -> None:
         load_checkpoint(saved(tmp_path, [1, 2]), "membership")
 
 
+@pytest.mark.parametrize("name", ["calibration", "error_scale", "network.cluster.weight"])
+def test_older_versions_are_refused(tmp_path: Path, content: dict[str, Any], name: str) -> None:
+    del content["state_dict"][name]
+    message = rf"of another version of the membership encoder: it lacks {name}; train it again"
+    with pytest.raises(CheckpointError, match=message):
+        load_checkpoint(saved(tmp_path, content), "membership")
+    del content["hyper_parameters"]["loss"]["cluster_weight"]
+    with pytest.raises(CheckpointError, match=r"does not fit .* 'cluster_weight'; train it again"):
+        load_checkpoint(saved(tmp_path, content), "membership")
+
+
 def test_weights_of_another_network(tmp_path: Path, content: dict[str, Any]) -> None:
     content["hyper_parameters"]["network"]["width"] = 8
     with pytest.raises(
@@ -144,7 +155,14 @@ def test_weights_of_another_network(tmp_path: Path, content: dict[str, Any]) -> 
         {"network": {"_target_": "torch.nn.Identity"}},
         {"network": {"_target_": "torch.nn.Linear", "in_features": 1, "out_features": 1}},
         {"loss": None},
-        {"loss": {"pos_weight": "1", "focal_gamma": 0.0, "redshift_weight": 0.0}},
+        {
+            "loss": {
+                "pos_weight": "1",
+                "focal_gamma": 0.0,
+                "redshift_weight": 0.0,
+                "cluster_weight": 0.0,
+            }
+        },
         {"optimizer": 3, "more": 4},
         {"card": {"bands": []}},
         {"card": {"bands": "gr"}},

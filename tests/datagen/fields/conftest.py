@@ -32,7 +32,8 @@ def make_sources() -> MakeSources:
         for band in "GRIZ":
             table[f"FLUX_{band}"] = np.full(len(x), 1000.0)
         table["HLR"], table["LABEL_WEIGHT"] = np.full(len(x), 0.5), np.ones(len(x))
-        table["SERSIC_N"], table["CLUSTER_ID"] = np.full(len(x), np.nan), np.full(len(x), -1)
+        table["SERSIC_N"] = np.full(len(x), np.nan)
+        columns = {"CLUSTER_ID": np.where(columns.get("MEM", 0), 0, -1), **columns}
         for name, values in columns.items():
             table[name] = np.broadcast_to(values, len(x)).astype(float)
         for name in ("MEM", "SOURCE_TYPE", "CLUSTER_ID", "IS_RED"):

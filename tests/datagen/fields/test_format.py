@@ -267,7 +267,7 @@ def bad_datum(tmp_path: Path, change: Callable[[dict[str, object]], None]) -> st
         (lambda d: d["images"].fill_(torch.nan), "[0].images: expected finite values"),
         (lambda d: d.update(images=torch.zeros(3, 64, 64)), "[0].images: expected shape (2, H, W)"),
         (lambda d: d["meta"].pop("seed"), "[0].meta.seed: expected int, but got None"),
-        (lambda d: d["meta"].update(format_version=99), "format_version: expected 2, but got 99"),
+        (lambda d: d["meta"].update(format_version=99), "format_version: expected 3, but got 99"),
         (lambda d: d["meta"].update(cell_px=0), "[0].meta.cell_px: expected > 0, but got 0"),
         (lambda d: d["meta"]["psf_fwhm"].pop(), "psf_fwhm: expected 2 values, but got 1"),
         (lambda d: d.update(meta=None), "[0].meta: expected a mapping, but got NoneType"),
@@ -279,6 +279,14 @@ def bad_datum(tmp_path: Path, change: Callable[[dict[str, object]], None]) -> st
         (
             lambda d: d["tile_catalog"]["membership"].fill_(True),
             "[0].tile_catalog.membership: expected True where n_members > 0",
+        ),
+        (
+            lambda d: d["tile_catalog"]["cluster_redshift"].fill_(0.3),
+            "[0].tile_catalog.cluster_redshift: expected >= 0, and 0 where there is no member",
+        ),
+        (
+            lambda d: d["tile_catalog"]["cluster_richness"].neg_(),
+            "[0].tile_catalog.cluster_richness: expected >= 0, and 0 where",
         ),
         (
             lambda d: d["meta"].update(reference_band="q"),

@@ -15,8 +15,10 @@ from datagen import pipeline
 from datagen.errors import ConfigError, DataFormatError, DataNotFoundError
 from datagen.fields.config import FieldsConfig
 from datagen.fields.format import (
+    CLUSTER_COLUMNS,
     catalog_path,
     check_file_data,
+    clusters_path,
     file_data_path,
     image_path,
     read_catalog,
@@ -24,6 +26,7 @@ from datagen.fields.format import (
     read_file_data,
     read_image,
     write_catalog,
+    write_clusters,
     write_image,
 )
 from datagen.fields.jobs import make_catalog, make_datum, make_images
@@ -141,6 +144,9 @@ def test_one_bright_member_is_at_the_same_place_everywhere(
     for index in (0, 1):
         meta = {"ra_deg": 211.0, "dec_deg": -31.0, "config_hash": config.content_hash()}
         write_catalog(catalog_path(folder, index), one, meta)
+        cluster = {"Z": 0.35, "RICHNESS": 41.0}
+        row = Table({name: [cluster.get(name, 0)] for name in CLUSTER_COLUMNS})
+        write_clusters(clusters_path(folder, index), row, meta)
         make_images(config, index)
     make_datum(config, 0)
 
@@ -159,6 +165,8 @@ def test_one_bright_member_is_at_the_same_place_everywhere(
     fraction = datum["tile_catalog"]["locs"][row, col, 0].tolist()
     assert (row + fraction[0]) * CELL - 0.5 == pytest.approx(y, abs=1e-3)
     assert (col + fraction[1]) * CELL - 0.5 == pytest.approx(x, abs=1e-3)
+    assert datum["tile_catalog"]["cluster_redshift"][row, col].item() == pytest.approx(0.35)
+    assert datum["tile_catalog"]["cluster_richness"].sum() == 41.0
 
     sky = WCS(header).pixel_to_world(measured_x, measured_y)
     offset = np.hypot((sky.ra.deg - ra[0]) * np.cos(np.deg2rad(dec[0])), sky.dec.deg - dec[0])

@@ -22,6 +22,7 @@ from datagen import pipeline
 from datagen.fields.datum import CellRules, cell_catalog, redshift_map
 from datagen.fields.format import read_catalog, read_clusters, read_file_data
 from datagen.fields.validate import validate_folder
+from datagen.tiles import labels
 from datagen.tiles.config import TilesConfig
 
 Datum = dict[str, Any]
@@ -72,8 +73,9 @@ def test_labels_and_pixels_are_those_of_the_simulator(
     assert sum(int(d["tile_catalog"]["membership"].sum()) for d in data) > 5
     rules = CellRules(CELL, ("r", "i"), "i", 100.0)
     for datum, fresh in zip(data, fresh_cells(data), strict=True):
-        sources, _ = truth_of(datum, simulated)
-        for key, value in cell_catalog(sources, (IMAGE, IMAGE), rules).items():
+        sources, clusters = truth_of(datum, simulated)
+        systems = labels._completed(clusters["CLUSTER_ID", "Z", "RICHNESS"], sources)
+        for key, value in cell_catalog(sources, (IMAGE, IMAGE), rules, systems).items():
             wanted = value * fresh if key == "cell_weight" else value
             assert torch.equal(datum["tile_catalog"][key], wanted), key
         redshifts = redshift_map(sources, (IMAGE, IMAGE), "i", 604.0)

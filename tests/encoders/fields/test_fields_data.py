@@ -42,6 +42,8 @@ def test_batch(fields_dir: Path) -> None:
     # The labels lie where the dummy's bright squares are.
     mean = torch.nn.functional.avg_pool2d(batch["images"][:, 0], 32)
     assert torch.equal(mean > 1.5, batch["membership"] > 0)
+    for key, value in (("cluster_redshift", 0.4), ("cluster_richness", 30.0)):
+        assert torch.equal(batch[key], torch.tensor(value) * batch["membership"])
 
 
 def test_card_describes_the_training_files(fields_dir: Path) -> None:
@@ -150,6 +152,10 @@ def test_missing_data_names_the_command(tmp_path: Path) -> None:
         (lambda d: d.pop("images"), "images is missing"),
         (lambda d: d["meta"].pop("bands"), r"meta\.bands is missing"),
         (lambda d: d["tile_catalog"].pop("membership"), r"tile_catalog\.membership is missing"),
+        (
+            lambda d: d["tile_catalog"].pop("cluster_richness"),
+            r"tile_catalog\.cluster_richness is missing; .* run python datagen/run\.py again",
+        ),
         (
             lambda d: d.update(images=torch.zeros(3, 64, 64)),
             r"images has shape \(3, 64, 64\) for 1",

@@ -13,6 +13,7 @@ from encoders.fields.losses import (
     REDSHIFT_EDGES,
     STAR,
     check_loss,
+    cluster_loss,
     membership_loss,
     redshift_classes,
     redshift_loss,
@@ -54,11 +55,13 @@ def test_cells_of_weight_zero_do_not_count() -> None:
 
 def test_wrong_options_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"model\.loss\.pos_weight > 0, but got pos_weight = 0"):
-        check_loss(0, 0, 0)
+        check_loss(0, 0, 0, 0)
     with pytest.raises(ConfigError, match="focal_gamma = -1"):
-        check_loss(1, -1, 0)
-    with pytest.raises(ConfigError, match="redshift_weight = -1"):
-        check_loss(1, 0, -1)
+        check_loss(1, -1, 0, 0)
+    with pytest.raises(ConfigError, match=r"model\.loss\.redshift_weight >= 0, .*_weight = -1"):
+        check_loss(1, 0, -1, 0)
+    with pytest.raises(ConfigError, match=r"model\.loss\.cluster_weight >= 0, .*_weight = -2"):
+        check_loss(1, 0, 0, -2)
 
 
 def test_redshift_classes_are_intervals_stars_and_nothing() -> None:
@@ -74,3 +77,32 @@ def test_redshift_loss_is_the_cross_entropy_of_the_classes_that_are_there() -> N
     redshifts[0, 1, 2], redshifts[1, 0, 0] = 0.42, 0.0
     chosen = [logits[0, :, 1, 2].log_softmax(0)[6], logits[1, :, 0, 0].log_softmax(0)[STAR]]
     assert redshift_loss(logits, redshifts) == pytest.approx(-float(sum(chosen)) / 2)
+
+
+def test_cluster_loss_is_the_likelihood_of_the_cells_that_count() -> None:
+    generator = torch.Generator().manual_seed(0)
+    mean, log_sigma, target = torch.randn(3, 2, 2, 3, 3, generator=generator)
+    weight = torch.zeros(2, 3, 3)
+    assert cluster_loss(mean, log_sigma, target, weight) == 0
+    weight[0, 1, 2] = weight[1, 0, 0] = weight[1, 2, 2] = 1.0
+    chosen = [value.movedim(1, -1)[weight > 0] for value in (mean, target, log_sigma)]
+    found = cluster_loss(mean, log_sigma, target, weight)
+    gaussian = torch.nn.GaussianNLLLoss(reduction="sum")
+    expected = gaussian(chosen[0], chosen[1], (2.0 * chosen[2]).exp()) / 3
+    assert found == pytest.approx(float(expected), rel=1e-5)
+    # A cell of half the weight counts half.
+    weight[0, 1, 2] = 0.5
+    gaussian = torch.nn.GaussianNLLLoss(reduction="none")
+    each = gaussian(chosen[0], chosen[1], (2.0 * chosen[2]).exp()).sum(dim=1)
+    expected = (each * torch.tensor([0.5, 1.0, 1.0])).sum() / 2.5
+    assert cluster_loss(mean, log_sigma, target, weight) == pytest.approx(float(expected))
+
+
+def test_cluster_loss_is_least_where_errors_are_right() -> None:
+    difference = torch.randn(1, 1, 100, 100, generator=torch.Generator().manual_seed(0))
+    log_sigma = torch.zeros(1, 1, 1, 1, requires_grad=True)
+    errors = log_sigma + difference.std().log().expand_as(difference)
+    weight = torch.ones(1, 100, 100)
+    cluster_loss(torch.zeros_like(difference), errors, difference, weight).backward()
+    assert log_sigma.grad is not None
+    assert float(log_sigma.grad) == pytest.approx(0.0, abs=1e-2)

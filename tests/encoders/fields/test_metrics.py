@@ -106,6 +106,8 @@ def test_shapes_must_agree() -> None:
 
 
 def count(rank: int, store: str, out: str) -> None:
+    # A pool of threads does not survive the fork: what waits for it waits for ever.
+    torch.set_num_threads(1)
     torch.distributed.init_process_group(
         "gloo", init_method=f"file://{store}", rank=rank, world_size=2
     )
@@ -122,13 +124,16 @@ def count(rank: int, store: str, out: str) -> None:
 def test_two_processes_give_what_one_gives(tmp_path: Path) -> None:
     context = mp.get_context("fork")  # spawn would import torch twice more: seconds
     workers = [
-        context.Process(target=count, args=(rank, str(tmp_path / "store"), str(tmp_path / "out")))
+        context.Process(
+            target=count, daemon=True, args=(rank, str(tmp_path / "store"), str(tmp_path / "out"))
+        )
         for rank in range(2)
     ]
     for worker in workers:
         worker.start()
     for worker in workers:
         worker.join(60)
+    assert [worker.exitcode for worker in workers] == [0, 0]
     logits, target, weight = cells()
     one = ClusterMembershipAccuracy()
     one.update(logits, target, weight)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from datagen.errors import ConfigError
 from encoders.fields.losses import N_REDSHIFT_CLASSES
-from encoders.fields.network import MembershipNetwork, any_of, logit_of
+from encoders.fields.network import MembershipNetwork, any_of, logit_of, means_over
 from encoders.fields.photometry import source_maps
 from encoders.fields.reference_network import ReferenceNetwork
 
@@ -40,13 +40,20 @@ def test_default_size_fits_any_device() -> None:
 
 def test_redshift_classes_per_square_of_sixteen_pixels() -> None:
     made = network(64)
-    membership, redshift = made.score(source_maps(torch.zeros(1, 2, 256, 128)))
-    assert membership.shape == (1, 4, 2)
-    assert redshift.shape == (1, N_REDSHIFT_CLASSES, 16, 8)
+    scores = made.score(source_maps(torch.zeros(1, 2, 256, 128)))
+    assert scores.membership.shape == (1, 4, 2)
+    assert scores.redshift.shape == (1, N_REDSHIFT_CLASSES, 16, 8)
+    assert scores.cluster.mean.shape == scores.cluster.log_sigma.shape == (1, 2, 4, 2)
 
 
-def input_reach(made: nn.Module, cell_px: int, row: int, size: int) -> int:
-    """Return how many pixels beyond a cell the gradient of its logit reaches.
+def everything(made: MembershipNetwork, images: Tensor) -> Tensor:
+    """All that is said about cells, (B, ny, nx) each, one after the other on the first axis."""
+    scores = made.score(made.measure(images))
+    return torch.cat((scores.membership[None], *(v.movedim(1, 0) for v in scores.cluster)))
+
+
+def input_reach(made: MembershipNetwork, cell_px: int, row: int, size: int) -> int:
+    """Return how many pixels beyond a cell the gradient of what is said about it reaches.
 
     The brightest sources lie at the upper, then at the lower edge of their squares.
     """
@@ -55,7 +62,7 @@ def input_reach(made: nn.Module, cell_px: int, row: int, size: int) -> int:
         images = torch.randn(1, 2, size, size)
         images[:, :, (torch.arange(size) % 16).sub(first).abs() < 4] += 20.0
         images.requires_grad_()
-        made(images)[0, row, row].backward()
+        everything(made, images)[:, 0, row, row].sum().backward()
         assert images.grad is not None
         seen = images.grad.abs().sum((0, 1, 3)).nonzero()
         reaches += [row * cell_px - int(seen.min()), int(seen.max()) - (row + 1) * cell_px + 1]
@@ -79,10 +86,12 @@ def test_shifts_by_the_alignment_shift_the_cells(cell_px: int) -> None:
     shift, size = made.alignment_px, 1280 + made.alignment_px
     sky = torch.randn(1, 2, size, size)
     with torch.inference_mode():
-        first, second = made(sky[..., :1280, :1280]), made(sky[..., shift:, shift:])
+        first, second = (
+            everything(made, part) for part in (sky[..., :1280, :1280], sky[..., shift:, shift:])
+        )
     edge, step = -(-made.receptive_field_px // (2 * cell_px)), shift // cell_px
-    here = first[:, edge + step : -edge, edge + step : -edge]
-    there = second[:, edge : -edge - step, edge : -edge - step]
+    here = first[..., edge + step : -edge, edge + step : -edge]
+    there = second[..., edge : -edge - step, edge : -edge - step]
     assert here.numel() > 0
     assert torch.allclose(here, there, atol=1e-5)
 
@@ -93,15 +102,17 @@ def test_far_sources_do_not_matter() -> None:
     other = sky.clone()
     other[..., 646:, 646:] += 50.0
     with torch.inference_mode():
-        assert torch.equal(made(sky)[:, :4, :4], made(other)[:, :4, :4])
+        here, there = everything(made, sky), everything(made, other)
+        assert torch.equal(here[..., :4, :4], there[..., :4, :4])
+        assert not torch.equal(here[1:], there[1:])
 
 
 def test_batch_mates_do_not_matter_at_evaluation() -> None:
     made = network(64)
     images = torch.randn(3, 2, 256, 256)
     with torch.inference_mode():
-        together = made(images)
-        alone = torch.cat([made(image[None]) for image in images])
+        together = everything(made, images)
+        alone = torch.cat([everything(made, image[None]) for image in images], dim=1)
     assert torch.allclose(together, alone, atol=1e-5)
 
 
@@ -163,6 +174,27 @@ def test_a_cell_holds_a_member_if_any_of_its_squares_does(logits: list[float]) -
     expected = torch.log(torch.expm1(-chance_of_none))
     found = any_of(squares.reshape(1, 2, 2), 2)
     assert torch.allclose(found.double(), expected.reshape(1, 1, 1), rtol=1e-4, atol=1e-4)
+
+
+def test_means_are_those_of_the_squares_with_a_say() -> None:
+    maps, logits = torch.randn(1, 2, 4, 4), torch.randn(1, 1, 4, 4, requires_grad=True)
+    found = means_over(maps, logits, 2)
+    p = torch.sigmoid(logits)
+    expected = (p * maps)[..., :2, 2:].sum((2, 3)) / p[..., :2, 2:].sum((2, 3))
+    assert torch.allclose(found[..., 0, 1], expected, atol=1e-4)
+    assert not found.requires_grad
+    assert torch.allclose(means_over(maps, 0 * logits - 99, 4)[..., 0, 0], maps.mean((2, 3)))
+
+
+def test_cluster_properties_are_finite_whatever_the_images_hold() -> None:
+    made = network(64)
+    for value in (0.0, 1e30, -1e30):
+        with torch.inference_mode():
+            scores = made.score(made.measure(torch.full((1, 2, 128, 128), value)))
+        found = scores.cluster.in_units()
+        assert all(bool(v.isfinite().all()) and bool((v >= 0).all()) for v in found.values())
+        assert bool((found["redshift_error"] > 0).all())
+        assert bool((found["richness_error"] > 0).all())
 
 
 def test_faint_chances_give_a_finite_logit_and_gradient() -> None:

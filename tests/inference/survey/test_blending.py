@@ -128,8 +128,8 @@ def test_tapered_errors_are_those_of_fully_correlated_windows() -> None:
 
 def test_prevalence_moves_the_logit() -> None:
     p = np.array([0.0, 0.1, 0.5, 0.9, 1.0], np.float32)
-    corrected = correct_prevalence(p, trained=0.2, target=0.03, pos_weight=2.0)
-    shift = np.log(0.03 / 0.97) - np.log(0.2 / 0.8) - np.log(2.0)
+    corrected = correct_prevalence(p, trained=0.2, target=0.03)
+    shift = np.log(0.03 / 0.97) - np.log(0.2 / 0.8)
     logit = np.log(p[1:-1] / (1 - p[1:-1])) + shift
     np.testing.assert_allclose(corrected[1:-1], 1 / (1 + np.exp(-logit)), rtol=1e-5)
     assert corrected[0] == 0
