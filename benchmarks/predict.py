@@ -57,6 +57,7 @@ PIECES: dict[str, tuple[int, int] | None] = {
     "rows": (1, 0),
 }
 SECONDS_OF_AN_IDLE_FORWARD = 0.3
+PARTS = ["reading", "loop", "ranks"]
 
 
 @dataclass(frozen=True)
@@ -208,7 +209,8 @@ def measure_prediction(job: Job) -> Cost:
     if memory is not None:
         memory.start()
     start, cpu = time.perf_counter(), cpu_seconds()
-    assert run(prediction) == 0
+    if run(prediction) != 0:
+        raise SystemExit("a survey tile failed")
     seconds, cpu = time.perf_counter() - start, cpu_seconds() - cpu
     peak = memory.stop() / job.window_bytes if memory is not None else 0.0
     if not job.is_idle:
@@ -300,21 +302,25 @@ def report_ranks(job: Job) -> None:
     say(f"{job.kind:8} two ranks: {one.seconds / two.seconds:.2f} times the speed of one")
 
 
-def compare(job: Job, kinds: list[str], ahead: list[int], n_repeats: int) -> None:
+def compare(job: Job, options: argparse.Namespace) -> None:
     """Print the tables."""
-    for kind in kinds:
-        write_tiles(replace(job, kind=kind))
-    say(f"{job.n_tiles} survey tiles of {job.size} px, {job.n_windows} windows, one thread\n")
-    say("kind     prefetch  retained  of bound   memory  decoded  CPU s/tile")
-    for kind in kinds:
-        for prefetch in ahead:
-            report_reading(replace(job, kind=kind, prefetch=prefetch), n_repeats)
-    say("\ncommon loop: memory, and relative to ours")
-    say("kind       memory / no ahead    / ahead CPU, reading CPU, encoder")
-    for kind in kinds:
-        report_common_loop(replace(job, kind=kind))
-    say("")
-    report_ranks(replace(job, kind=kinds[0]))
+    jobs = [replace(job, kind=kind) for kind in options.kinds]
+    for stored in jobs:
+        write_tiles(stored)
+    say(f"{job.n_tiles} survey tiles of {job.size} px, {job.n_windows} windows, one thread")
+    if "reading" in options.parts:
+        say("\nkind     prefetch  retained  of bound   memory  decoded  CPU s/tile")
+        for stored in jobs:
+            for prefetch in options.prefetch:
+                report_reading(replace(stored, prefetch=prefetch), options.repeats)
+    if "loop" in options.parts:
+        say("\ncommon loop: memory, and relative to ours")
+        say("kind       memory / no ahead    / ahead CPU, reading CPU, encoder")
+        for stored in jobs:
+            report_common_loop(stored)
+    if "ranks" in options.parts:
+        say("")
+        report_ranks(jobs[0])
 
 
 def say(text: str) -> None:
@@ -332,10 +338,11 @@ def main() -> None:
     parser.add_argument("--prefetch", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--kinds", nargs="+", default=list(PIECES), choices=PIECES)
     parser.add_argument("--repeats", type=int, default=3, help="of which the median counts")
+    parser.add_argument("--parts", nargs="+", default=PARTS, choices=PARTS)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="skyfold-") as folder:
         job = Job(Path(folder), "plain", options.size, options.bands, options.tiles)
-        compare(job, options.kinds, options.prefetch, options.repeats)
+        compare(job, options)
 
 
 if __name__ == "__main__":

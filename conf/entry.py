@@ -103,5 +103,8 @@ def _guarded(task: Task, cfg: DictConfig) -> None:
             raise
         sys.stderr.write(f"skyfold: {error}\n")
         sys.exit(USER_ERROR)
+    if status and HydraConfig.get().mode == RunMode.MULTIRUN:
+        # An exit would end the whole sweep; launchers take it for a crash.
+        raise SkyfoldError(f"the job ended with status {status}; its log says why", value=status)
     if status:
         sys.exit(status)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import logging
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 
 from conf.build import build_settings
-from conf.running import run_folder
+from conf.running import JOBS_FAILED, run_folder
 from datagen.errors import ConfigError
 from datagen.tiles.survey import SurveySettings
 from encoders.checkpoint import load_with_sha256
@@ -28,8 +29,6 @@ from inference.survey.run import SurveyRun
 from inference.survey.settings import PredictSettings
 
 log = logging.getLogger(__name__)
-
-TILES_FAILED = 3
 
 # Ranks meet only at the start and at the end, and one may finish days before another.
 _PATIENCE = datetime.timedelta(days=30)
@@ -66,16 +65,13 @@ def run(job: SurveyRun, loggers: Sequence[Logger] = ()) -> int:
     log.info("%d survey tiles to predict, %d finished before", n_pending, n_done)
     if n_pending:
         trainer = build_trainer(job, loggers)
-        if job.settings.compile:
-            # All windows of most surveys have one shape; in place, so that its attributes stay.
-            job.module.network.compile()  # type: ignore[union-attr] # a torch module
         with _naming_memory(job.settings):
             # Predictions that are kept in memory would grow with the survey.
             trainer.predict(job.module, datamodule=SurveyData(job), return_predictions=False)
     # Launchers take a child's status for a crash: only the first rank reports failed tiles.
     if getattr(rank_zero_only, "rank", 0) != 0:
         return 0
-    return TILES_FAILED if job.finish() else 0
+    return JOBS_FAILED if job.finish() else 0
 
 
 def build_trainer(job: SurveyRun, loggers: Sequence[Logger] = ()) -> Trainer:
@@ -85,7 +81,26 @@ def build_trainer(job: SurveyRun, loggers: Sequence[Logger] = ()) -> Trainer:
         ConfigError: A word is unknown, or the machine has no such devices.
     """
     with trainer_words("predict"):
-        return _trainer(job, job.settings, loggers)
+        trainer = _trainer(job, job.settings, loggers)
+    check_tasks(trainer.world_size)
+    return trainer
+
+
+def check_tasks(world_size: int) -> None:
+    """Make sure that tasks which a launcher started are the ranks of one prediction.
+
+    Raises:
+        ConfigError: There are more or fewer of them than ranks; each would predict everything.
+    """
+    for name in ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS"):
+        n_tasks = int(os.environ.get(name, world_size))
+        if n_tasks not in (1, world_size):
+            raise ConfigError(
+                f"expected predict.devices x predict.num_nodes to be the {n_tasks} tasks that "
+                f"were started ({name}), but got {world_size}; give both on the command line",
+                value=world_size,
+                allowed=n_tasks,
+            )
 
 
 def _trainer(job: SurveyRun, settings: PredictSettings, loggers: Sequence[Logger]) -> Trainer:

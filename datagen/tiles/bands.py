@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import math
-import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from astropy.io import fits
-from astropy.utils.exceptions import AstropyUserWarning
 from astropy.wcs import WCS
 from numpy.typing import NDArray
 
 from datagen.errors import DataFormatError
+from datagen.tiles.damage import naming, reading
 from datagen.tiles.geometry import Cards, celestial_wcs, pixel_scale_arcsec, wcs_cards
 from datagen.tiles.planes import MaskedPixels, open_plane
 from datagen.tiles.sections import Pixels, Steps, open_pixels, strips
@@ -74,6 +72,11 @@ class BandFile:
             values = self.pixels.sample(steps)
         self._calibrate(values)
         return values
+
+    @property
+    def rows_decoded(self) -> int:
+        """The rows above this one need no more decoding."""
+        return self.pixels.rows_decoded
 
     def decode_ahead(self, room: int) -> bool:
         """Decode the next rows if they are at most `room` pixels; return whether it did.
@@ -178,32 +181,6 @@ def _check_scale(scale: float, wanted: float, path: Path) -> None:
 def check_zero_point(value: float, wanted: float) -> bool:
     """Return whether two zero points [mag] are the same for an encoder."""
     return abs(value - wanted) <= ZERO_POINT_TOLERANCE_MAG
-
-
-@contextlib.contextmanager
-def reading(path: Path) -> Iterator[None]:
-    """Turn whatever opening a damaged file provokes into one clear error."""
-    with naming(path), warnings.catch_warnings():
-        if path.stat().st_size == 0:
-            raise DataFormatError(f"{path.name} is empty (0 bytes)", value=str(path))
-        warnings.simplefilter("ignore", AstropyUserWarning)
-        warnings.filterwarnings("error", message=".*truncated.*")
-        yield
-
-
-@contextlib.contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """Turn whatever a damaged file provokes into one clear error."""
-    try:
-        yield
-    except (DataFormatError, MemoryError):
-        raise
-    except Exception as error:  # astropy and its decoders raise many unrelated classes here
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise DataFormatError(
-            f"{path.name} cannot be read; it is damaged, incomplete or no FITS file: {reason}",
-            value=str(path),
-        ) from error
 
 
 def _image_hdu(hdus: fits.HDUList, wanted: int | str, path: Path) -> Any:  # noqa: ANN401 - no types

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,15 +16,16 @@ from astropy.io import fits
 from numpy.typing import NDArray
 
 from datagen.errors import DataFormatError
+from datagen.tiles.damage import naming
 from datagen.tiles.sections import (
-    MOST_ROWS,
-    CompressedPixels,
     HeldPixels,
     Pixels,
     Pixels32,
-    RowPixels,
     Steps,
+    can_be_mapped,
+    can_be_streamed,
     decode_first,
+    stream_pixels,
 )
 from datagen.tiles.survey import ALL_FLAGS, PlaneSettings
 
@@ -44,9 +44,9 @@ class MaskedPixels(Pixels):
         self._image, self._planes = image, planes
 
     @property
-    def n_images(self) -> int:
-        """Number of images that are read, planes among them."""
-        return 1 + len(self._planes)
+    def n_kept(self) -> int:
+        """Number of images of which decoded rows are kept, planes among them."""
+        return sum(pixels.n_kept for pixels in (self._image, *self._planes))
 
     @property
     def n_held(self) -> int:
@@ -55,7 +55,7 @@ class MaskedPixels(Pixels):
 
     @property
     def rows_decoded(self) -> int:
-        """The rows above this one have been decoded."""
+        """The rows above this one need no more decoding."""
         return min(pixels.rows_decoded for pixels in (self._image, *self._planes))
 
     def forget(self, row: int, column: int) -> None:
@@ -92,13 +92,20 @@ class _Judged:
     Args:
         values: What gives a section when indexed.
         is_bad: Tells which values are bad.
+        path: The file, for messages.
     """
 
-    def __init__(self, values: Any, is_bad: IsBad) -> None:  # noqa: ANN401 - astropy has no types
-        self._values, self._is_bad = values, is_bad
+    def __init__(
+        self,
+        values: Any,  # noqa: ANN401 - astropy has no types
+        is_bad: IsBad,
+        path: Path,
+    ) -> None:
+        self._values, self._is_bad, self._path = values, is_bad, path
 
     def __getitem__(self, key: tuple[slice, slice]) -> NDArray[np.bool_]:
-        return self._is_bad(np.asarray(self._values[key]))
+        with naming(self._path):
+            return self._is_bad(np.asarray(self._values[key]))
 
 
 def open_plane(
@@ -142,14 +149,10 @@ def open_plane(
                 value=plane.mask,
                 allowed=ALL_FLAGS,
             )
-    # Astropy before 7 does not tell how an image is compressed.
-    rows, columns = getattr(hdu, "tile_shape", shape)
-    if not isinstance(hdu, fits.CompImageHDU) or rows > MOST_ROWS:
-        # Plain images are mapped into memory by astropy.
-        return HeldPixels(_Judged(hdu.data, is_bad))  # type: ignore[arg-type] # is indexed only
-    section = _Judged(hdu.section, is_bad)
-    judged = SimpleNamespace(section=section, shape=shape, tile_shape=(rows, columns))
-    return RowPixels(judged) if columns >= shape[1] else CompressedPixels(judged)
+    if can_be_streamed(hdu):
+        return stream_pixels(_Judged(hdu.section, is_bad, path), hdu)
+    n_held = 0 if can_be_mapped(hdus, hdu) else shape[0] * shape[1]
+    return HeldPixels(_Judged(hdu.data, is_bad, path), n_held)
 
 
 def _is_flagged(mask: int | str | None, flags: NDArray[Any]) -> NDArray[np.bool_]:

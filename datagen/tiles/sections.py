@@ -14,7 +14,7 @@ import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from astropy.io import fits
@@ -27,6 +27,7 @@ DECODED_ROWS = 64
 BLOCK_COLUMNS = 512
 # A piece with more rows than this is no strip: to decode it for a single row would be wasteful.
 MOST_ROWS = 512
+_ALL_ROWS = 1 << 62
 
 Steps = tuple[int, int]
 Pixels32 = NDArray[np.float32]
@@ -36,9 +37,9 @@ class Pixels(ABC):
     """The pixels of one image, as they stand in its file, in native floats."""
 
     @property
-    def n_images(self) -> int:
-        """Number of images that are read, planes among them."""
-        return 1
+    def n_kept(self) -> int:
+        """Number of images of which decoded rows are kept, planes among them."""
+        return 0
 
     @property
     def n_held(self) -> int:
@@ -47,8 +48,8 @@ class Pixels(ABC):
 
     @property
     def rows_decoded(self) -> int:
-        """The rows above this one have been decoded."""
-        return 0
+        """The rows above this one need no more decoding."""
+        return _ALL_ROWS
 
     @abstractmethod
     def read(self, rows: slice, columns: slice, out: Pixels32) -> None:
@@ -71,10 +72,17 @@ class HeldPixels(Pixels):
 
     Args:
         image: Shape (H, W), any numbers in any byte order.
+        n_held: How many of them are in memory.
     """
 
-    def __init__(self, image: NDArray[Any]) -> None:
+    def __init__(self, image: Any, n_held: int) -> None:  # noqa: ANN401 - is indexed only
         self._image = image
+        self._n_held = n_held
+
+    @property
+    def n_held(self) -> int:
+        """Number of decoded pixels in memory."""
+        return self._n_held
 
     def read(self, rows: slice, columns: slice, out: Pixels32) -> None:
         """Write a section, both slices with start and stop, to `out` of its shape (h, w)."""
@@ -98,20 +106,27 @@ class MappedPixels(HeldPixels):
 
     def __init__(self, path: Path, offset: int, shape: tuple[int, int], bitpix: int) -> None:
         dtype = np.dtype(fits.hdu.base.BITPIX2DTYPE[bitpix]).newbyteorder(">")
-        super().__init__(np.memmap(path, dtype, "r", offset, shape))
+        super().__init__(np.memmap(path, dtype, "r", offset, shape), n_held=0)
 
 
 class CompressedPixels(Pixels):
     """A tile-compressed image; each section decodes the pieces that it touches.
 
     Args:
-        hdu: The open HDU.
+        section: Gives decoded pixels when indexed with slices.
+        shape: (H, W) of the image.
+        piece_rows: Height of a piece.
     """
 
-    def __init__(self, hdu: Any) -> None:  # noqa: ANN401 - astropy has no types
-        self._section = hdu.section
-        self._shape: tuple[int, int] = hdu.shape
-        self._piece_rows = int(hdu.tile_shape[0])
+    def __init__(
+        self,
+        section: Any,  # noqa: ANN401 - astropy has no types
+        shape: tuple[int, int],
+        piece_rows: int,
+    ) -> None:
+        self._section = section
+        self._shape = shape
+        self._piece_rows = piece_rows
 
     def read(self, rows: slice, columns: slice, out: Pixels32) -> None:
         """Write a section, both slices with start and stop, to `out` of its shape (h, w)."""
@@ -142,11 +157,21 @@ class RowPixels(CompressedPixels):
     that are done, the left blocks give their memory to rows that are decoded ahead.
     """
 
-    def __init__(self, hdu: Any) -> None:  # noqa: ANN401 - astropy has no types
-        super().__init__(hdu)
+    def __init__(
+        self,
+        section: Any,  # noqa: ANN401 - astropy has no types
+        shape: tuple[int, int],
+        piece_rows: int,
+    ) -> None:
+        super().__init__(section, shape, piece_rows)
         self._strip_rows = -(-DECODED_ROWS // self._piece_rows) * self._piece_rows
         self._blocks: dict[tuple[int, int], Pixels32] = {}
         self._n_held = self._rows_decoded = 0
+
+    @property
+    def n_kept(self) -> int:
+        """Number of images of which decoded rows are kept."""
+        return 1
 
     @property
     def n_held(self) -> int:
@@ -155,7 +180,7 @@ class RowPixels(CompressedPixels):
 
     @property
     def rows_decoded(self) -> int:
-        """The rows above this one have been decoded."""
+        """The rows above this one need no more decoding."""
         return self._rows_decoded
 
     def read(self, rows: slice, columns: slice, out: Pixels32) -> None:
@@ -202,19 +227,46 @@ class RowPixels(CompressedPixels):
 
 def open_pixels(hdus: fits.HDUList, hdu: Any, path: Path) -> Pixels:  # noqa: ANN401 - no types
     """Return the pixels of an image, read in the way that suits its file."""
-    if isinstance(hdu, fits.CompImageHDU):
-        # Astropy before 7 does not tell.
-        rows, columns = getattr(hdu, "tile_shape", hdu.shape)
-        if rows > MOST_ROWS:
-            return HeldPixels(np.asarray(hdu.data, np.float32))
-        return RowPixels(hdu) if columns >= hdu.shape[1] else CompressedPixels(hdu)
-    if _can_be_mapped(hdus, hdu):
+    if can_be_streamed(hdu):
+        return stream_pixels(hdu.section, hdu)
+    if can_be_mapped(hdus, hdu):
         header = hdu.header
         return MappedPixels(path, hdu.fileinfo()["datLoc"], hdu.shape, header["BITPIX"])
-    return HeldPixels(np.asarray(hdu.data, np.float32))
+    return HeldPixels(np.asarray(hdu.data, np.float32), int(np.prod(hdu.shape)))
 
 
-def decode_first(room: int, images: Iterable[Pixels]) -> bool:
+def can_be_streamed(hdu: Any) -> bool:  # noqa: ANN401 - no types
+    """Return whether an image is compressed in pieces of few rows."""
+    # Astropy before 7 does not tell.
+    pieces = getattr(hdu, "tile_shape", hdu.shape)
+    return isinstance(hdu, fits.CompImageHDU) and pieces[0] <= MOST_ROWS
+
+
+def stream_pixels(section: Any, hdu: Any) -> CompressedPixels:  # noqa: ANN401 - no types
+    """Return the pixels of a compressed image, decoded when they are asked for.
+
+    Args:
+        section: Gives decoded pixels when indexed: that of the HDU, or something above it.
+        hdu: Says how it is compressed; see `can_be_streamed`.
+    """
+    shape = (int(hdu.shape[0]), int(hdu.shape[1]))
+    rows, columns = hdu.tile_shape
+    kind = RowPixels if columns >= shape[1] else CompressedPixels
+    return kind(section, shape, int(rows))
+
+
+class Decoder(Protocol):
+    """What can decode ahead: the pixels of a file, or the file."""
+
+    @property
+    def rows_decoded(self) -> int:
+        """The rows above this one need no more decoding."""
+
+    def decode_ahead(self, room: int) -> bool:
+        """Decode the next rows if they are at most `room` pixels; return whether it did."""
+
+
+def decode_first(room: int, images: Iterable[Decoder]) -> bool:
     """Decode the next rows of the image that is behind the others; return whether there are any.
 
     Args:
@@ -231,8 +283,10 @@ def strips(n_rows: int) -> Iterator[slice]:
         yield slice(start, min(start + STRIP_ROWS, n_rows))
 
 
-def _can_be_mapped(hdus: fits.HDUList, hdu: Any) -> bool:  # noqa: ANN401 - no types
+def can_be_mapped(hdus: fits.HDUList, hdu: Any) -> bool:  # noqa: ANN401 - no types
     """Return whether the bytes of the file are the pixels."""
+    if isinstance(hdu, fits.CompImageHDU):
+        return False
     header = hdu.header
     is_scaled = header.get("BSCALE", 1) != 1 or header.get("BZERO", 0) != 0
     is_packed = hdus.fileinfo(0)["file"].compression is not None

@@ -9,7 +9,7 @@ from datagen.errors import DataFormatError
 from datagen.tiles.align import TOLERANCE_PX, largest_offset_px, resample
 from datagen.tiles.bands import BandFile, PlaneFiles, open_band
 from datagen.tiles.listing import Tile
-from datagen.tiles.sections import strips
+from datagen.tiles.sections import MOST_ROWS
 from datagen.tiles.survey import SurveySettings
 
 
@@ -90,8 +90,12 @@ class TileBands:
         """Write all pixels of a band, on those of the reference band, to `out` (H, W)."""
         file = self.files[index]
         image = np.empty(file.shape, np.float32) if self.is_moved[index] else out
-        for rows in strips(file.shape[0]):
-            file.read(rows, slice(0, file.shape[1]), image[rows])
+        height, width = file.shape
+        # As high as the highest pieces that are streamed: each is decoded once.
+        for first in range(0, height, MOST_ROWS):
+            rows = slice(first, min(first + MOST_ROWS, height))
+            file.read(rows, slice(0, width), image[rows])
+            file.pixels.forget(rows.stop, width)
         if self.is_moved[index]:
             out[:] = resample(image, self.reference.wcs, file.wcs, self.shape)
 

@@ -100,8 +100,6 @@ class SurveySettings:
         if self.units not in UNITS:
             _refuse("survey.units", self.units, ", ".join(UNITS))
         if self.units in FLUX_UNITS:
-            if self.zero_points:
-                _refuse("survey.zero_points", self.zero_points, f"{{}} for {self.units}")
             if self.exposure_time is not None:
                 _refuse("survey.exposure_time", self.exposure_time, f"null for {self.units}")
         elif not set(self.bands) <= set(self.zero_points):

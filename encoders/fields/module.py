@@ -190,6 +190,14 @@ class MembershipModule(LightningModule):
             found |= self._scaled(cluster).in_units()
         return found | {k: v for k, v in batch.items() if k not in PIXELS}
 
+    def compile_network(self) -> None:
+        """Compile what prediction calls, once for each shape of images."""
+        if self.has_heads:
+            self.network.measure = torch.compile(self.network.measure)
+            self.network.score = torch.compile(self.network.score)
+        else:
+            self.network.compile()
+
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Build the optimiser and its schedule from the hyper-parameters."""
         optimizer = build_part(

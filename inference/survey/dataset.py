@@ -165,9 +165,9 @@ def cut(
         for image, level in zip(window, reader.background, strict=True):
             image[height:] = level
             image[:height, width:] = level
-        masked = _replace_masked(window[:, :height, :width], reader.background)
-        if mask is not None:
-            mask.add((row, column), masked)
+        for first, masked in _replace_masked(window[:, :height, :width], reader.background):
+            if mask is not None:
+                mask.add((row, column), first, masked)
     return out
 
 
@@ -183,13 +183,18 @@ def cell_coverage(plan: WindowPlan) -> NDArray[np.float32]:
 
 def _replace_masked(
     window: NDArray[np.float32], background: NDArray[np.float32]
-) -> NDArray[np.bool_]:
-    """Put the background where a band is masked; return where any band is, shape (h, w)."""
-    masked = np.zeros(window.shape[1:], bool)
-    for image, level in zip(window, background, strict=True):
-        for rows in strips(len(image)):
+) -> Iterator[tuple[int, NDArray[np.bool_]]]:
+    """Put the background where a band is masked.
+
+    Yields:
+        Of each few rows with such pixels the first one, and where any band is masked.
+    """
+    for rows in strips(window.shape[1]):
+        masked: NDArray[np.bool_] | None = None
+        for image, level in zip(window, background, strict=True):
             lost = ~np.isfinite(image[rows])
             if lost.any():
                 np.copyto(image[rows], level, where=lost)
-                masked[rows] |= lost
-    return masked
+                masked = lost if masked is None else masked | lost
+        if masked is not None:
+            yield rows.start, masked

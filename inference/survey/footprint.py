@@ -57,7 +57,7 @@ def triangle_sr(a: NDArray[np.float64], b: NDArray[np.float64], c: NDArray[np.fl
 
 
 def footprint_table(footprints: Sequence[TileFootprint], areas: Sequence[float]) -> Table:
-    """Return one row per survey tile: name, centre, corners [deg], and the area that it adds.
+    """Return one row per survey tile: name, corners [deg], and the area that it adds.
 
     Args:
         footprints: Where the survey tiles lie.

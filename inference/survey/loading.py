@@ -86,6 +86,8 @@ class WindowLoader:
             batch_size=None,
             num_workers=self._num_workers,
             collate_fn=_as_is,
+            # What waits lies in shared memory, of which containers have little.
+            prefetch_factor=1 if self._num_workers else None,
             pin_memory=is_gpu and self._num_workers > 0,
         )
         return copied_ahead(batches, self._device) if is_gpu else iter(batches)

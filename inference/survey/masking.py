@@ -25,24 +25,26 @@ class MaskCount:
             for axis, size, length in zip(axes, plan.window_shape, plan.tile_shape, strict=True)
         ]
 
-    def add(self, start: tuple[int, int], masked: NDArray[np.bool_]) -> None:
-        """Count the pixels of a window that no window before has shown.
+    def add(self, start: tuple[int, int], first_row: int, masked: NDArray[np.bool_]) -> None:
+        """Count the pixels of some rows of a window that no window before has shown.
 
         Args:
             start: First (row, column) of the window [px].
-            masked: Which of its pixels on the survey tile are masked in any band, shape (h, w).
+            first_row: First of the rows, counted from that of the window [px].
+            masked: Which pixels on the survey tile are masked in any band, shape (n rows, w).
         """
-        if not masked.any():
-            return
         cell = self._plan.shape.cell_px
         rows, columns = (fresh[first] for fresh, first in zip(self._fresh, start, strict=True))
         edges = np.arange(columns.start, columns.stop, cell) - columns.start
-        for top in range(rows.start, rows.stop, cell):
-            bottom = min(top + cell, rows.stop)
-            strip = masked[top - start[0] : bottom - start[0]]
+        origin = start[0] + first_row
+        top, end = max(rows.start, origin), min(rows.stop, origin + len(masked))
+        while top < end:
+            bottom = min((top // cell + 1) * cell, end)
+            strip = masked[top - origin : bottom - origin]
             counts = strip[:, columns.start - start[1] : columns.stop - start[1]].sum(axis=0)
             left = columns.start // cell
             self._counts[top // cell, left : left + len(edges)] += np.add.reduceat(counts, edges)
+            top = bottom
 
     def fraction(self) -> NDArray[np.float32]:
         """Return which fraction of each cell's pixels is masked in any band, `plan.grid_shape`."""

@@ -58,7 +58,7 @@ class OpenedTile:
             return 0
         height, width = self._reader.shape
         n_rows = min(window_rows + ROWS_AHEAD, height)
-        return n_rows * width * self._reader.n_images
+        return n_rows * width * self._reader.n_kept
 
     def decode_ahead(self, room: int) -> bool:
         """Decode rows that will be asked for; return whether there was something to do."""

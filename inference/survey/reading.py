@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from datagen.errors import DataFormatError
 from datagen.tiles.geometry import Cards
 from datagen.tiles.listing import Tile
-from datagen.tiles.sections import Steps
+from datagen.tiles.sections import Steps, decode_first
 from datagen.tiles.stack import TileBands
 from datagen.tiles.survey import SurveySettings
 from encoders.fields.normalize import N_SAMPLES, estimate_background
@@ -41,8 +41,8 @@ class TileReader(Protocol):
     sigma: NDArray[np.float32]
 
     @property
-    def n_images(self) -> int:
-        """Number of images that are read: bands, and their planes."""
+    def n_kept(self) -> int:
+        """Number of images of which decoded rows are kept: bands, and their planes."""
 
     @property
     def n_held(self) -> int:
@@ -93,9 +93,9 @@ class StreamingReader:
             file.read(rows, columns, image)
 
     @property
-    def n_images(self) -> int:
-        """Number of images that are read: bands, and their planes."""
-        return sum(file.pixels.n_images for file in self._bands.files)
+    def n_kept(self) -> int:
+        """Number of images of which decoded rows are kept: bands, and their planes."""
+        return sum(file.pixels.n_kept for file in self._bands.files)
 
     @property
     def n_held(self) -> int:
@@ -111,9 +111,7 @@ class StreamingReader:
         if self._is_damaged:
             return False
         try:
-            # All bands keep pace: a window needs the same rows of each.
-            files = sorted(self._bands.files, key=lambda file: file.pixels.rows_decoded)
-            return any(file.decode_ahead(room) for file in files)
+            return decode_first(room, self._bands.files)
         except DataFormatError:
             # It is raised again when these rows are asked for; those before are well.
             self._is_damaged = True
@@ -131,13 +129,20 @@ class WholeTileReader:
         tile: Which files.
         survey: How they are stored.
         zero_point: Zero point of the encoder [mag].
+        bands: Its files, where they are open; closed in any case.
 
     Raises:
         DataFormatError: The survey tile is incomplete, damaged, or its bands do not fit together.
     """
 
-    def __init__(self, tile: Tile, survey: SurveySettings, zero_point: float) -> None:
-        bands = TileBands(tile, survey, zero_point)
+    def __init__(
+        self,
+        tile: Tile,
+        survey: SurveySettings,
+        zero_point: float,
+        bands: TileBands | None = None,
+    ) -> None:
+        bands = bands or TileBands(tile, survey, zero_point)
         try:
             self.shape, self.cards = bands.shape, bands.reference.cards
             self._images = np.empty((len(bands.files), *self.shape), np.float32)
@@ -159,9 +164,9 @@ class WholeTileReader:
         np.copyto(out, self.section(rows, columns))
 
     @property
-    def n_images(self) -> int:
-        """Number of images in memory: bands."""
-        return len(self._images)
+    def n_kept(self) -> int:
+        """Rows are not kept beside the images."""
+        return 0
 
     @property
     def n_held(self) -> int:
@@ -197,8 +202,7 @@ def open_tile(tile: Tile, survey: SurveySettings, zero_point: float) -> TileRead
     except BaseException:
         bands.close()
         raise
-    bands.close()
-    return WholeTileReader(tile, survey, zero_point)
+    return WholeTileReader(tile, survey, zero_point, bands)
 
 
 def sample_steps(shape: tuple[int, int]) -> Steps:

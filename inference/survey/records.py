@@ -178,5 +178,5 @@ def check_run(paths: OutputPaths, run: Mapping[str, Any], overwrite: bool) -> No
 def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     old = {"checkpoint": str(before.get("checkpoint", ""))[:12], **before.get("settings", {})}
     new = {"checkpoint": str(now["checkpoint"])[:12], **now["settings"]}
-    changed = [key for key in new if old.get(key) != new[key]]
-    return "; ".join(f"{key} = {old.get(key)}, now {new[key]}" for key in changed)
+    changed = [key for key in {**new, **old} if old.get(key) != new.get(key)]
+    return "; ".join(f"{key} = {old.get(key)}, now {new.get(key)}" for key in changed)

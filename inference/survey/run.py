@@ -117,7 +117,7 @@ class SurveyRun:
             hashes=hashes,
             mtimes_ns={tile.name: tile.mtimes_ns for tile in self.tiles},
         )
-        return TileWriter(product, self.settings.n_threads)
+        return TileWriter(product, self.settings.n_threads, self.settings.compile)
 
     def finish(self) -> int:
         """Merge the catalogues, write manifest and failures; return how many tiles failed."""

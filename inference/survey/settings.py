@@ -88,10 +88,12 @@ class PredictSettings:
 
     def result_settings(self) -> dict[str, Any]:
         """Return the settings on which scores and catalogues depend."""
-        names = ("batch_size", "n_threads", "precision", "compile", "threshold", "prevalence")
+        names = ("batch_size", "n_threads", "precision", "threshold", "prevalence")
         windows = ("window_px", "stride_px", "halo_px", "blend")
         candidates = ("separation_cells", "min_cells", "regions")
-        return {name: getattr(self, name) for name in names + windows + candidates}
+        # Only where it is used: results of runs before it was there stay valid.
+        compiled = ("compile",) if self.compile else ()
+        return {name: getattr(self, name) for name in names + windows + candidates + compiled}
 
 
 def _at_least(name: str, value: float, least: float) -> None:

@@ -116,11 +116,13 @@ class TileWriter(Callback):
     Args:
         product: What to write and where.
         n_threads: CPU threads of this rank.
+        is_compiled: Whether to compile the encoder.
     """
 
-    def __init__(self, product: Product, n_threads: int) -> None:
+    def __init__(self, product: Product, n_threads: int, is_compiled: bool = False) -> None:
         self._product = product
         self._n_threads = n_threads
+        self._is_compiled = is_compiled
         self._open: dict[str, OpenTile] = {}
         self._progress = Progress(0, "predict", is_shown=False)
         self._n_tiles = self._n_ended = self._n_failed = 0
@@ -130,6 +132,9 @@ class TileWriter(Callback):
         """Fix the number of threads and begin to count."""
         # Launchers divide the cores among ranks, and sums depend on the number of threads.
         torch.set_num_threads(self._n_threads)
+        if self._is_compiled:
+            # In the rank itself: what is compiled cannot be sent to another process.
+            pl_module.compile_network()  # type: ignore[operator] # of our encoders
         data = getattr(trainer, "datamodule")  # noqa: B009 - typed as a plain module
         self._n_tiles = data.n_tiles
         ranks = f", rank 0 of {trainer.world_size}" if trainer.world_size > 1 else ""

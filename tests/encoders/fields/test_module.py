@@ -294,3 +294,22 @@ def test_wrong_schedule_is_refused() -> None:
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
     with pytest.raises(ConfigError, match=r"but got warmup = 1\.5, final = 0"):
         WarmupCosine(optimizer, 10, 1.5, 0.0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("is_reference", [False, True])
+def test_a_compiled_network_predicts_the_same(
+    card: Options, options: Options, is_reference: bool
+) -> None:
+    if is_reference:
+        loss = {**options["loss"], "redshift_weight": 0.0, "cluster_weight": 0.0}
+        options = {**options, "network": REFERENCE, "loss": loss}
+    module = MembershipModule(card, **options).eval()
+    whole = batch()
+    with torch.inference_mode():
+        wanted = module.predict_step(whole)
+        module.compile_network()
+        found = module.predict_step(whole)
+    assert wanted.keys() == found.keys()
+    for name in ("scores", *(PROPERTIES & wanted.keys())):
+        torch.testing.assert_close(found[name], wanted[name], rtol=1e-4, atol=1e-5)

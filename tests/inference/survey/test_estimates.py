@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 from lightning import LightningModule
 from scipy.stats import norm
 
+from conf.running import JOBS_FAILED
 from datagen.errors import DataFormatError
 from datagen.tiles.geometry import wcs_cards
 from datagen.tiles.survey import SurveySettings
-from inference.engine import TILES_FAILED, run
+from inference.engine import run
 from inference.survey.candidates import (
     CandidateRule,
     find_candidates,
@@ -179,7 +180,7 @@ def test_estimates_without_meaning_are_no_result(
         return outputs
 
     monkeypatch.setattr(with_heads, "predict_step", broken)
-    assert predict() == TILES_FAILED
+    assert predict() == JOBS_FAILED
     failed = Table.read(tmp_path / "out" / "failed.ecsv")
     assert failed["tile"].tolist() == ["T1"]
     assert message in failed["reason"][0]

@@ -11,7 +11,7 @@ import pytest
 from astropy.io import fits
 
 from datagen.errors import DataFormatError
-from datagen.tiles import sections
+from datagen.tiles import sections, stack
 from datagen.tiles.listing import Tile, list_tiles
 from datagen.tiles.sections import CompressedPixels
 from datagen.tiles.survey import SurveySettings
@@ -163,3 +163,62 @@ def test_a_tile_that_is_held_whole_lets_none_be_opened_early(
     queue.take()
     assert not queue.work_ahead()
     assert opened == ["T0"]
+
+
+def test_images_that_are_held_whole_let_no_tile_be_opened_early(
+    tmp_path: Path, tile: Callable[..., Path], survey: SurveySettings
+) -> None:
+    """Scaled numbers cannot be mapped: astropy brings them to memory."""
+    for number in range(2):
+        for path in tile(tmp_path / "tiles", f"T{number}", SHAPE).glob("*.fits"):
+            with fits.open(path) as hdus:
+                scaled = fits.PrimaryHDU(hdus[0].data, hdus[0].header)
+            scaled.scale("int32", bzero=1000.0)
+            scaled.writeto(path, overwrite=True)
+    queue = queue_of(list_tiles(tmp_path / "tiles", survey), survey)
+    opened = queue.take()
+    assert opened is not None
+    assert opened.n_held == N_BANDS * SHAPE[0] * SHAPE[1]
+    assert not queue.work_ahead()
+    queue.close()
+
+
+@pytest.mark.usefixtures("small_blocks")
+@pytest.mark.parametrize("kind", ["rows", "plain"])
+def test_bands_with_planes_are_decoded_ahead_at_one_pace(
+    tiles: list[Tile], stored: SurveySettings, kind: str, tmp_path: Path
+) -> None:
+    for path in (path for tile in tiles for path in tile.paths):
+        with fits.open(path, mode="append") as hdus:
+            flags = np.zeros(SHAPE, np.int16)
+            compressed = fits.CompImageHDU(flags, compression_type="RICE_1")
+            hdus.append(compressed if kind == "rows" else fits.ImageHDU(flags))
+    planes = dataclasses.replace(stored, flags_hdu=2, flags_mask="all")
+    queue = queue_of(list_tiles(tmp_path / "tiles", planes), planes)
+    opened = queue.take()
+    assert opened is not None
+    while queue.work_ahead():
+        pass
+    images = N_BANDS * (2 if kind == "rows" else 1)
+    room = (WINDOWS.window_px + opening.ROWS_AHEAD) * SHAPE[1] * images
+    assert room - 8 * SHAPE[1] < opened.n_held <= room
+    pace = {file.rows_decoded for file in opened.reader._bands.files}  # type: ignore[attr-defined]
+    assert max(pace) - min(pace) <= 8
+    queue.close()
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_whole_tiles_keep_no_rows_beside_their_images(
+    tiles: list[Tile], stored: SurveySettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = []
+    monkeypatch.setattr(stack, "MOST_ROWS", 24)
+    close = stack.TileBands.close
+
+    def noted(self: stack.TileBands) -> None:
+        held.append([file.pixels.n_held for file in self.files])
+        close(self)
+
+    monkeypatch.setattr(stack.TileBands, "close", noted)
+    WholeTileReader(tiles[0], stored, 30.0)
+    assert held == [[0, 0]]

@@ -13,10 +13,11 @@ from astropy.table import Table
 from astropy.wcs import WCS
 from omegaconf import OmegaConf
 
+from conf.running import JOBS_FAILED
 from datagen.tiles.listing import list_tiles
 from datagen.tiles.survey import SurveySettings
 from encoders.checkpoint import load_checkpoint
-from inference.engine import TILES_FAILED, predict_survey, run
+from inference.engine import predict_survey, run
 from inference.survey.reading import WholeTileReader
 from inference.survey.run import SurveyRun
 from inference.survey.scores import read_scores
@@ -98,7 +99,7 @@ def test_alignment_brings_the_galaxy_to_one_place(
 def test_without_align_the_disagreement_is_named(
     exposures: SurveySettings, real: PredictSettings, tmp_path: Path
 ) -> None:
-    assert predict_survey(real, dataclasses.replace(exposures, align=False)) == TILES_FAILED
+    assert predict_survey(real, dataclasses.replace(exposures, align=False)) == JOBS_FAILED
     failed = Table.read(tmp_path / "out" / "failed.ecsv")
     assert "band g has shape (101, 101), but band r has (100, 101)" in failed["reason"][0]
     assert "survey.align=true" in failed["reason"][0]

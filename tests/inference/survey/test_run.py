@@ -14,11 +14,13 @@ from astropy.io import fits
 from astropy.table import Table
 from lightning import LightningModule
 
+from conf.running import JOBS_FAILED
 from datagen.errors import CheckpointError, ConfigError, OutputError
-from datagen.files import read_json
+from datagen.files import read_json, write_json
 from datagen.tiles.survey import SurveySettings
-from inference.engine import TILES_FAILED, run
+from inference.engine import run
 from inference.survey.loading import SurveyData
+from inference.survey.records import OutputPaths, check_run
 from inference.survey.run import SurveyRun
 from inference.survey.scores import read_scores
 from inference.survey.settings import PredictSettings
@@ -124,7 +126,7 @@ def test_bad_tiles_are_listed_and_repaired_ones_done(
     whole = bad.read_bytes()
     bad.write_bytes(whole[:5000])
     (tiles / "T2" / "T2_r.fits").unlink()
-    assert predict() == TILES_FAILED
+    assert predict() == JOBS_FAILED
     failed = Table.read(tmp_path / "out" / "failed.ecsv")
     assert failed["tile"].tolist() == ["T1", "T2"]
     assert failed["reason"][0].startswith("T1_g.fits cannot be read")
@@ -141,7 +143,7 @@ def test_bad_tiles_are_listed_and_repaired_ones_done(
 def test_all_tiles_bad_still_ends_in_order(tiles: Path, tmp_path: Path, predict: Predict) -> None:
     for path in tiles.glob("*/*_g.fits"):
         path.write_bytes(b"")
-    assert predict() == TILES_FAILED
+    assert predict() == JOBS_FAILED
     assert len(Table.read(tmp_path / "out" / "failed.ecsv")) == 3
     assert len(Table.read(tmp_path / "out" / "catalog.ecsv")) == 0
 
@@ -248,7 +250,7 @@ def test_odd_files_do_not_stop_the_run(tiles: Path, tmp_path: Path, predict: Pre
         path.rename(path.with_name(path.name.replace("T2", "T1b")))
     broken = tiles / "T1b" / "T1b_g.fits"
     broken.write_bytes(broken.read_bytes().replace(b"CRVAL1  =    ", b"CRVAL1  = 1.2", 1))
-    assert predict() == TILES_FAILED
+    assert predict() == JOBS_FAILED
     assert [path.name for path in (tmp_path / "out/scores").iterdir()] == ["T2.fits"]
     failed = Table.read(tmp_path / "out" / "failed.ecsv")
     assert failed["tile"].tolist() == ["T0", "T1", "T1b"]
@@ -262,7 +264,7 @@ def test_scores_that_are_not_finite_are_no_result(
 ) -> None:
     before = module.network.near.bias.data.clone()
     module.network.near.bias.data.fill_(torch.nan)
-    assert predict() == TILES_FAILED
+    assert predict() == JOBS_FAILED
     out = tmp_path / "out"
     failed = Table.read(out / "failed.ecsv")
     assert failed["reason"][0] == "the encoder gave no finite score for 130 of 130 cells"
@@ -319,7 +321,7 @@ def test_damage_that_leaves_the_size_is_found_when_merging(
     data = (out / name).read_bytes().replace(b"COVERAGE", b"COVE AGE").replace(b"score", b"sc re")
     assert data != before[name]
     (out / name).write_bytes(data)
-    assert predict() == TILES_FAILED
+    assert predict() == JOBS_FAILED
     failed = Table.read(out / "failed.ecsv")
     assert failed["tile"].tolist() == ["T1"]
     assert f"{Path(name).name} is damaged" in failed["reason"][0]
@@ -388,3 +390,36 @@ def test_a_gpu_that_is_too_small_is_named(
     monkeypatch.setattr(type(module), "predict_step", fail)
     with pytest.raises(ConfigError, match=r"predict.batch_size = 2 windows of predict.window_px"):
         run(SurveyRun(settings, survey, module, SHA))
+
+
+@pytest.mark.parametrize("name", ["WORLD_SIZE", "SLURM_STEP_NUM_TASKS"])
+def test_tasks_that_are_no_ranks_are_refused(
+    settings: PredictSettings,
+    survey: SurveySettings,
+    module: LightningModule,
+    tile: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+) -> None:
+    """Four tasks with predict.devices=1 would each predict everything."""
+    tile(tmp_path / "tiles", "T0")
+    monkeypatch.setenv(name, "4")
+    with pytest.raises(ConfigError, match=rf"to be the 4 tasks that were started \({name}\)"):
+        run(SurveyRun(settings, survey, module, SHA))
+    assert not (tmp_path / "out" / "scores").exists()
+
+
+def test_settings_that_return_to_their_defaults_are_named(tmp_path: Path) -> None:
+    paths = OutputPaths(tmp_path)
+    before = {"checkpoint": SHA, "settings": {"survey.weight_hdu": 2}, "run_hash": "a"}
+    write_json(paths.run, before)
+    now = {"checkpoint": SHA, "settings": {}, "run_hash": "b"}
+    with pytest.raises(ConfigError, match=r"survey.weight_hdu = 2, now None"):
+        check_run(paths, now, overwrite=False)
+
+
+def test_only_compiled_runs_say_so(settings: PredictSettings) -> None:
+    assert "compile" not in settings.result_settings()
+    compiled = dataclasses.replace(settings, compile=True)
+    assert compiled.result_settings()["compile"] is True

@@ -15,11 +15,11 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from omegaconf import DictConfig
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from conf.running import run_folder
+from conf.running import JOBS_FAILED, run_folder
 from datagen.files import read_json
 from datagen.tiles.survey import SurveySettings
 from encoders.training import build_loggers
-from inference.engine import TILES_FAILED, run
+from inference.engine import run
 from inference.survey.run import SurveyRun
 from inference.survey.settings import PredictSettings
 
@@ -62,7 +62,7 @@ def test_events_say_how_each_tile_went(
 ) -> None:
     logged = SurveyRun(settings, survey, module, "a" * 64)
     logger = TensorBoardLogger(str(tmp_path / "run"), name="", version="tensorboard")
-    assert run(logged, [logger]) == TILES_FAILED
+    assert run(logged, [logger]) == JOBS_FAILED
     events = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
     events.Reload()
     tags = [tag for tag in events.Tags()["scalars"] if tag.startswith("predict/")]
@@ -84,7 +84,7 @@ def test_events_say_how_each_tile_went(
     assert values["masked_fraction"] == pytest.approx({1: 0, 3: 0.5, 4: 0})
     # Nothing that is watched changes a result.
     plain = dataclasses.replace(settings, output_dir=str(tmp_path / "plain"))
-    assert run(SurveyRun(plain, survey, module, "a" * 64)) == TILES_FAILED
+    assert run(SurveyRun(plain, survey, module, "a" * 64)) == JOBS_FAILED
     assert contents(tmp_path / "plain") == contents(out)
 
 
@@ -102,7 +102,7 @@ def test_a_full_disk_costs_scalars_and_not_results(
 
     monkeypatch.setattr(CSVLogger, "log_metrics", refuse)
     job = SurveyRun(settings, survey, module, "a" * 64)
-    assert run(job, [CSVLogger(str(tmp_path / "run"))]) == TILES_FAILED
+    assert run(job, [CSVLogger(str(tmp_path / "run"))]) == JOBS_FAILED
     assert "cannot log scalars: [Errno 28] No space left on device" in caplog.text
     assert len(list((tmp_path / "out" / "scores").iterdir())) == 3
 

@@ -17,11 +17,12 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 from lightning import LightningModule
 
+from conf.running import JOBS_FAILED
 from datagen.errors import DataFormatError
 from datagen.tiles.listing import list_tiles
 from datagen.tiles.sections import CompressedPixels, HeldPixels, MappedPixels, RowPixels
 from datagen.tiles.survey import SurveySettings
-from inference.engine import TILES_FAILED, run
+from inference.engine import run
 from inference.survey import dataset, writer
 from inference.survey.buffers import Buffers, read_ahead
 from inference.survey.dataset import TileSource, WindowDataset, cut
@@ -285,7 +286,7 @@ def test_damage_in_the_middle_fails_that_survey_tile_alone(
 
     monkeypatch.setattr(dataset, "cut", noted)
     out = tmp_path / "out"
-    assert predict(cached_data_path=str(folder), prefetch=prefetch) == TILES_FAILED
+    assert predict(cached_data_path=str(folder), prefetch=prefetch) == JOBS_FAILED
     failed = Table.read(out / "failed.ecsv")
     assert failed["tile"].tolist() == [name]
     assert failed["reason"][0].startswith(f"{name}_r.fits cannot be read; it is damaged")
