@@ -38,14 +38,17 @@ class TilesConfig(JobSettings):
         images_per_file: Images in one file datum; None for all of a survey tile.
         zero_point: Magnitude of one count in the file data.
         reference_band: Band in which members are compared with limits and each other.
-        min_flux_for_loss: Faintest member that labels its cell, reference band [counts].
-        min_flux_for_redshift: Faintest member in the redshift map, reference band [counts].
+        min_flux_for_loss: Faintest member that labels its cell, reference band [counts at zero
+            point 30].
+        min_flux_for_redshift: Faintest member in the redshift map, reference band [counts at
+            zero point 30].
         mask_fraction_max: Cells with a larger fraction of masked pixels get weight 0.
         reference: Members table; with `{tile}` the source catalogs of simulated survey tiles,
             below `tiles_dir`; with `label` circle a cluster table.
         clusters: Cluster table of the members table, or None.
-        columns: Our names of columns -> names in these tables, or None.
-        magnitudes: Band -> column of AB magnitudes in the members table; may be empty.
+        columns: Our names of columns -> names in these tables, or None; each takes those it has.
+        magnitudes: Band -> column of AB magnitudes in the members table; may be empty. Members of
+            unknown magnitude give cells without a labelled member weight 0.
         label: What labels a cell: `members`, or the `circle` of radius R_lambda around a cluster.
         min_probability: Smallest membership probability of a member that labels its cell.
         ignore_probability: Members between it and `min_probability` give their cells weight 0.

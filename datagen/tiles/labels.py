@@ -56,7 +56,11 @@ class TileLabels:
         if self.by_circle:
             return circle_cells(self, origin, shape)
         sources = moved(self.sources, origin)
-        return cell_catalog(sources, shape, self.rules, self.systems)
+        result = cell_catalog(sources, shape, self.rules, self.systems)
+        if "HAS_FLUX" in sources.colnames:
+            unknown = sources[~np.asarray(sources["HAS_FLUX"], bool)]
+            _ignore(result, unknown, self.rules.cell_px)
+        return result
 
     def redshifts(self, origin: tuple[int, int], shape: tuple[int, int]) -> torch.Tensor:
         """Return the redshift map of an image; of doubtful members no redshift is known."""
@@ -84,7 +88,9 @@ def tile_labels(
         ConfigError: The reference cannot label cells as it is asked to.
     """
     bands = tuple(config.survey_settings.bands)
-    limits = (config.min_flux_for_loss, config.min_flux_for_redshift)
+    # They are given at zero point 30.
+    to_counts = 10.0 ** (0.4 * (config.zero_point - 30.0))
+    limits = (config.min_flux_for_loss * to_counts, config.min_flux_for_redshift * to_counts)
     if config.has_truth:
         sources, systems = _read_truth(config, tile, scales)
     else:
@@ -109,7 +115,21 @@ def _read_truth(config: TilesConfig, tile: str, scales: dict[str, float]) -> tup
     sources, clusters = files.read_catalog(sources_path), files.read_clusters(clusters_path)
     for band, scale in scales.items():
         sources[f"FLUX_{band.upper()}"] *= scale
-    return sources, _completed(clusters["CLUSTER_ID", "Z", "RICHNESS"], sources)
+    systems = _completed(clusters["CLUSTER_ID", "Z", "RICHNESS"], sources)
+    _ignore_out_of_range(config, sources, systems)
+    return sources, systems
+
+
+def _ignore_out_of_range(config: TilesConfig, sources: Table, systems: Table) -> None:
+    """Give the members of systems that are too poor or out of the redshift range weight 0.
+
+    Of systems that are centred outside all survey tiles the richness is not known.
+    """
+    low, high = config.redshift_range
+    z, richness = np.asarray(systems["Z"]), np.asarray(systems["RICHNESS"])
+    is_out = (z < low) | (z > high) | ((richness > 0) & (richness < config.richness_min))
+    ignored = np.isin(sources["CLUSTER_ID"], np.asarray(systems["CLUSTER_ID"])[is_out])
+    sources["LABEL_WEIGHT"][ignored & (np.asarray(sources["MEM"]) > 0)] = 0.0
 
 
 def _completed(systems: Table, sources: Table) -> Table:
@@ -169,6 +189,16 @@ def moved(sources: Table, origin: tuple[int, int]) -> Table:
     result = sources.copy(copy_data=False)
     result["X"], result["Y"] = sources["X"] - origin[1], sources["Y"] - origin[0]
     return result
+
+
+def _ignore(cells: dict[str, torch.Tensor], sources: Table, cell_px: int) -> None:
+    """Give cells that hold one of some sources, but no labelled member, weight 0, in place."""
+    ny, nx = cells["membership"].shape[:2]
+    row, column = (np.floor((np.asarray(sources[k]) + 0.5) / cell_px).astype(int) for k in "YX")
+    inside = (row >= 0) & (row < ny) & (column >= 0) & (column < nx)
+    holds = torch.zeros((ny, nx, 1, 1), dtype=torch.bool)
+    holds[row[inside], column[inside]] = True
+    cells["cell_weight"][holds & ~cells["membership"]] = 0.0
 
 
 def circle_cells(

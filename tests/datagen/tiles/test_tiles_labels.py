@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from omegaconf import DictConfig
 
 from conf.build import build_settings
 from datagen import pipeline
+from datagen.errors import ConfigError, DataFormatError
 from datagen.fields.datum import CellRules, cell_catalog, redshift_map
 from datagen.fields.format import read_catalog, read_clusters, read_file_data
 from datagen.fields.validate import validate_folder
@@ -47,7 +48,7 @@ def truth_of(datum: Datum, folder: Path) -> tuple[Table, Table]:
     return sources, read_clusters(folder / "truth_clusters.ecsv")
 
 
-def fresh_cells(data: list[Datum]) -> list[torch.Tensor]:
+def fresh_cells(data: list[Datum], shape: tuple[int, int] = (TILE, TILE)) -> list[torch.Tensor]:
     """For each image the cells that no image before has shown, by looking at each of them."""
     seen: set[tuple[str, int, int]] = set()
     result = []
@@ -61,7 +62,8 @@ def fresh_cells(data: list[Datum]) -> list[torch.Tensor]:
                 fresh[i, j] = place not in seen
                 seen.add(place)
         result.append(fresh)
-    assert len(seen) == len({d["meta"]["tile"] for d in data}) * (TILE // CELL) ** 2
+    n_cells = (shape[0] // CELL) * (shape[1] // CELL)
+    assert len(seen) == len({d["meta"]["tile"] for d in data}) * n_cells
     return result
 
 
@@ -163,14 +165,15 @@ def one_tile(tmp_path: Path, tile: Callable[..., Path]) -> Path:
 
 def settings_of(make: MakeConfig, folder: Path, reference: Path, **changes: object) -> TilesConfig:
     survey = {"pattern": "{tile}/{tile}_{band}.fits", "bands": ["g", "r"], "pixel_scale": SCALE}
+    survey["calibrate"] = True
     more = {"reference": str(reference), "reference_band": "r", "richness_min": 1.0, **changes}
     return make(folder, survey, **more)
 
 
-def write_members(path: Path, wcs: WCS, rows: list[dict[str, float]]) -> Path:
+def write_members(path: Path, wcs: WCS, rows: Sequence[Mapping[str, float]]) -> Path:
     """Write members at pixels; each row may say x, y, p, id, z, mag and richness."""
     base = {"p": 1.0, "id": 7, "z": 0.4, "mag": 20.0, "richness": 30.0}
-    table = Table(rows=[base | row for row in rows])
+    table = Table(rows=[{**base, **row} for row in rows])
     ra, dec = wcs.all_pix2world(table["x"], table["y"], 0)
     names = {"p": "PMEM", "id": "MEM_MATCH_ID", "z": "Z", "mag": "MAG_R", "richness": "RICHNESS"}
     members = Table({"RA": ra, "DEC": dec} | {new: table[old] for old, new in names.items()})
@@ -260,32 +263,152 @@ def test_richness_is_the_sum_of_probabilities_where_it_is_not_told(
     table.write(path, overwrite=True)
     cells = run(settings_of(make_config, one_tile, path))[0]["tile_catalog"]
     assert cells["cluster_richness"][0, 0].item() == 1.75
-    config = settings_of(
-        make_config, one_tile, path, richness_min=1.8, data_dir=str(tmp_path / "b")
+    more = {"richness_min": 1.8, "data_dir": str(tmp_path / "b")}
+    with pytest.raises(ConfigError, match=r"none of its 2 rows does: 2 of clusters with richness"):
+        run(settings_of(make_config, one_tile, path, **more))
+    new = Table(table[:1])
+    new["MEM_MATCH_ID"], new["DEC"] = 8, new["DEC"] + 0.001
+    vstack([table, new, new]).write(path, overwrite=True)
+    cells = run(settings_of(make_config, one_tile, path, **more))[0]["tile_catalog"]
+    assert (cells["membership"][0, 0].item(), cells["cell_weight"][0, 0].item()) == (False, 0.0)
+    assert cells["cluster_richness"].max().item() == 2.0
+
+
+def write_clusters(path: Path, z: list[float], **columns: object) -> Path:
+    """Write a cluster table with the numbers 0, 1, ... and richness 30."""
+    table = Table({"MEM_MATCH_ID": np.arange(len(z)), "RA": np.full(len(z), 10.0)})
+    table["DEC"], table["Z_LAMBDA"], table["LAMBDA"] = -5.0, z, 30.0
+    for name, values in columns.items():
+        table[name] = values
+    table.write(path, overwrite=True)
+    return path
+
+
+def test_a_column_map_serves_both_tables(
+    one_tile: Path, wcs: WCS, make_config: MakeConfig, tmp_path: Path
+) -> None:
+    members = write_members(tmp_path / "m.fits", wcs, [{"x": 8, "y": 8, "id": 0}])
+    table = Table.read(members)
+    table.rename_column("PMEM", "CHANCE")
+    table.write(members, overwrite=True)
+    clusters = Table.read(write_clusters(tmp_path / "c.fits", [0.4]))
+    clusters.rename_column("Z_LAMBDA", "PHOTO")
+    clusters.write(tmp_path / "c.fits", overwrite=True)
+    columns = {"pmem": "chance", "redshift": "PHOTO", "id": "MEM_MATCH_ID"}
+    more: dict[str, Any] = {"clusters": str(tmp_path / "c.fits"), "columns": columns}
+    cells = run(settings_of(make_config, one_tile, members, **more))[0]["tile_catalog"]
+    assert cells["cluster_redshift"][0, 0].item() == pytest.approx(0.4)
+    for wrong in ({"redshift": "NONE"}, {"pmem": "NONE"}):
+        more["columns"] = columns | wrong
+        with pytest.raises(DataFormatError, match="has no column NONE"):
+            run(settings_of(make_config, one_tile, members, **more))
+
+
+def test_a_reference_that_labels_nothing_says_why(
+    one_tile: Path, wcs: WCS, make_config: MakeConfig, tmp_path: Path
+) -> None:
+    rows = [{"x": 8, "y": 8, "id": number} for number in (0, 1, 2, 9)] + [
+        {"x": 8, "y": 8, "p": 0.3}
+    ]
+    members = write_members(tmp_path / "m.fits", wcs, rows)
+    clusters = write_clusters(tmp_path / "c.fits", [np.nan, 0.9, 0.4], LAMBDA=[30.0, 30.0, 5.0])
+    more = {"clusters": str(clusters), "richness_min": 20.0}
+    message = (
+        r"none of its 5 rows does: 1 with P < data_gen\.min_probability = 0\.5, 1 whose cluster "
+        r"data_gen\.clusters does not have, 1 of clusters of unknown redshift or richness, 1 of "
+        r"clusters with richness < data_gen\.richness_min = 20, 1 of clusters outside "
+        r"data_gen\.redshift_range = \[0\.1, 0\.8\]"
     )
-    cells = run(config)[0]["tile_catalog"]
-    assert (cells["membership"].sum(), cells["cell_weight"][0, 0].item()) == (0, 0.0)
+    with pytest.raises(ConfigError, match=message):
+        run(settings_of(make_config, one_tile, members, **more))
+    # The redshift of a galaxy is not that of its cluster.
+    table = Table.read(members)
+    table.rename_column("Z", "Z_SPEC")
+    table.write(tmp_path / "z.fits")
+    with pytest.raises(ConfigError, match=r"4 of clusters of unknown redshift"):
+        run(settings_of(make_config, one_tile, tmp_path / "z.fits"))
+    circles = {**more, "clusters": None, "label": "circle", "redshift_range": [0.5, 0.8]}
+    with pytest.raises(ConfigError, match=r"none of its 3 rows does: 1 of unknown redshift"):
+        run(settings_of(make_config, one_tile, clusters, **circles))
+
+
+@pytest.mark.parametrize("unknown", [np.nan, 0.0, -1.0])
+def test_unknown_redshifts_stay_out_of_the_redshift_map(
+    one_tile: Path, wcs: WCS, make_config: MakeConfig, tmp_path: Path, unknown: float
+) -> None:
+    rows: list[dict[str, float]] = [
+        {"x": 8, "y": 8, "z": unknown},
+        {"x": 24, "y": 8, "id": 8},
+        {"x": 40, "y": 8, "id": 8, "z": unknown},
+    ]
+    members = write_members(tmp_path / "m.fits", wcs, rows)
+    low = {"redshift_range": [0.0, 0.8]}
+    first = run(settings_of(make_config, one_tile, members, **low))[0]
+    assert first["redshift_map"][0, :4].tolist() == pytest.approx([-1, 0.4, 0.4, -1])
+    cells = first["tile_catalog"]
+    assert cells["redshift"][0, :3, 0, 0].tolist() == pytest.approx([0, 0.4, 0.4])
+    assert cells["cell_weight"][0, :3, 0, 0].tolist() == [0.0, 1.0, 1.0]
+
+
+def test_flux_limits_hold_at_any_zero_point(
+    one_tile: Path, wcs: WCS, make_config: MakeConfig, tmp_path: Path
+) -> None:
+    mags = (24.9, 25.1, 23.0, 23.1)
+    rows = [{"x": 8 + 16 * k, "y": 8, "mag": mag} for k, mag in enumerate(mags)]
+    members = write_members(tmp_path / "m.fits", wcs, rows)
+    first = run(settings_of(make_config, one_tile, members, zero_point=22.5))[0]
+    assert first["tile_catalog"]["membership"][0, :4, 0, 0].tolist() == [True, False, True, True]
+    assert first["redshift_map"][0, :4].tolist() == pytest.approx([-1, -1, 0.4, -1])
+
+
+def test_members_of_unknown_magnitude_are_not_taken_for_background(
+    one_tile: Path, wcs: WCS, make_config: MakeConfig, tmp_path: Path
+) -> None:
+    rows: list[dict[str, float]] = [
+        {"x": 8, "y": 8, "mag": 99.0},
+        {"x": 24, "y": 8, "mag": np.nan},
+        {"x": 40, "y": 8, "mag": 99.0},
+        {"x": 41, "y": 8},
+    ]
+    members = write_members(tmp_path / "m.fits", wcs, rows)
+    cells = run(settings_of(make_config, one_tile, members))[0]["tile_catalog"]
+    assert cells["membership"][0, :4, 0, 0].tolist() == [False, False, True, False]
+    assert cells["cell_weight"][0, :4, 0, 0].tolist() == [0.0, 0.0, 1.0, 1.0]
+
+
+def test_ranges_hold_for_the_truth_as_well(
+    simulated: Path, make_config: MakeConfig, tmp_path: Path
+) -> None:
+    truth = run(make_config(simulated))
+    data = run(make_config(simulated, redshift_range=[0.1, 0.2], data_dir=str(tmp_path / "low")))
+    for found, wanted in zip(data, truth, strict=True):
+        cells, member = found["tile_catalog"], wanted["tile_catalog"]["membership"]
+        assert not cells["membership"].any()
+        assert not cells["cell_weight"][member].any()
+        others = wanted["tile_catalog"]["cell_weight"][~member]
+        assert torch.equal(cells["cell_weight"][~member], others)
 
 
 def test_circles_are_those_of_astropy(
     one_tile: Path, wcs: WCS, make_config: MakeConfig, tmp_path: Path
 ) -> None:
     """R_lambda = (lambda / 100)^0.2 h^-1 Mpc, with h = 0.7 (Rykoff et al. 2014)."""
-    x, y = np.array([20.0, 260.0, 90.0]), np.array([30.0, 140.0, 75.0])
+    x, y = np.array([20.0, 260.0, 90.0, 185.0]), np.array([30.0, 140.0, 75.0, 8.0])
     ra, dec = wcs.all_pix2world(x, y, 0)
     # R_lambda of the first ones is 25 and 36 arcsec: no real system is as poor.
-    table = Table({"RA": ra, "DEC": dec, "Z_LAMBDA": [0.75, 0.6, 0.3]})
-    table["LAMBDA"] = [1e-5 * 2, 1e-4, 1e-3]
+    table = Table({"RA": ra, "DEC": dec, "Z_LAMBDA": [0.75, 0.6, 0.3, 0.7]})
+    table["LAMBDA"], table["LABELLED"] = [1e-5 * 2, 1e-4, 2e-4, 1e-5], [True, True, True, False]
     table.write(tmp_path / "c.fits")
     config = settings_of(
         make_config, one_tile, tmp_path / "c.fits", label="circle", richness_min=1e-5
     )
+    data = run(config)
     cosmology = FlatLambdaCDM(70, 0.3)
-    n_labelled = 0
-    for datum in run(config):
+    seen = []
+    for datum, fresh in zip(data, fresh_cells(data, (150, 203)), strict=True):
         row, column = datum["meta"]["origin"]
-        wanted = np.zeros((6, 6), int)
-        for k in range(3):
+        covers = np.zeros((4, 6, 6), bool)
+        for k in range(4):
             radius = (table["LAMBDA"][k] / 100) ** 0.2 / 0.7 * units.Mpc
             angle = radius / cosmology.angular_diameter_distance(table["Z_LAMBDA"][k])
             centre = SkyCoord(ra[k], dec[k], unit="deg")
@@ -293,15 +416,27 @@ def test_circles_are_those_of_astropy(
                 place = wcs.pixel_to_world(
                     column + (j + 0.5) * CELL - 0.5, row + (i + 0.5) * CELL - 0.5
                 )
-                wanted[i, j] += place.separation(centre).rad <= angle.value or (
+                covers[k, i, j] = place.separation(centre).rad <= angle.value or (
                     int((y[k] - row) // CELL) == i and int((x[k] - column) // CELL) == j
                 )
-        cells = datum["tile_catalog"]
-        np.testing.assert_array_equal(cells["n_members"][..., 0, 0], wanted)
-        n_labelled += int((wanted > 0).sum())
-        richest = cells["cluster_richness"][..., 0, 0].max().item()
-        assert richest in (0.0, *np.float32(table["LAMBDA"]).tolist())
-    assert 10 < n_labelled < 150
+        cells = {key: value[..., 0, 0].numpy() for key, value in datum["tile_catalog"].items()
+                 if key != "n_sources"}  # fmt: skip
+        np.testing.assert_array_equal(cells["n_members"], covers[:3].sum(axis=0))
+        # From the richest to the poorest: the first that covers a cell is its system.
+        z, richness, weight = np.zeros((6, 6)), np.zeros((6, 6)), np.ones((6, 6))
+        weight[covers[3]] = 0.0
+        for k in (0, 1, 2):
+            z[covers[k]], richness[covers[k]] = table["Z_LAMBDA"][k], table["LAMBDA"][k]
+            weight[covers[k]] = 1.0
+        np.testing.assert_allclose(cells["cluster_redshift"], z, rtol=1e-6)
+        np.testing.assert_allclose(cells["cluster_richness"], richness, rtol=1e-6)
+        np.testing.assert_array_equal(cells["cell_weight"], weight * fresh[..., 0, 0].numpy())
+        seen.append(covers)
+    counts = np.stack(seen).sum(axis=1)
+    assert 10 < (counts > 0).sum() < 150
+    # Some cells have several systems, some only the one that does not count.
+    assert (counts > 1).any()
+    assert any((covers[3] & ~covers[:3].any(axis=0)).any() for covers in seen)
 
 
 @pytest.mark.real_data
