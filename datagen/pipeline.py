@@ -25,6 +25,7 @@ from datagen.files import (
     read_json,
     sha256_file,
     write_json,
+    write_text,
 )
 
 log = logging.getLogger(__name__)
@@ -120,10 +121,17 @@ class Job:
 
 @dataclass(frozen=True)
 class Phase:
-    """Jobs that do not depend on each other; phases run one after another."""
+    """Jobs that do not depend on each other; phases run one after another.
+
+    Args:
+        name: Name of the phase.
+        jobs: The jobs.
+        stale: Files of earlier runs that no job would make now; they are removed first.
+    """
 
     name: str
     jobs: tuple[Job, ...]
+    stale: tuple[Path, ...] = ()
 
 
 def run(settings: JobSettings) -> dict[str, int]:
@@ -149,6 +157,7 @@ def run(settings: JobSettings) -> dict[str, int]:
     counts = {"made": 0, "skipped": 0}
     failed: dict[str, str] = {}
     for phase in phases:
+        manifest.remove(phase.stale)
         mine = [job for job in phase.jobs if job.index % settings.shard[1] == settings.shard[0]]
         todo = [job for job in mine if settings.overwrite or not manifest.is_done(job)]
         _remove_partial(todo)
@@ -159,6 +168,8 @@ def run(settings: JobSettings) -> dict[str, int]:
             if isinstance(outcome, str):
                 log.warning("%s failed: %s", job.name, outcome)
                 failed[job.name] = outcome
+                # What an earlier run made of it is not what would be made now.
+                manifest.remove(job.outputs)
                 continue
             manifest.record(job, outcome)
             n_made += 1
@@ -206,6 +217,21 @@ class Manifest:
                 stream.writelines(line + "\n" for line in lines)
         except OSError as error:
             raise output_error(self.path, error) from error
+
+    def remove(self, paths: Sequence[Path]) -> None:
+        """Delete files and their lines, those first: a file without a line is made again."""
+        names = {path.relative_to(self.folder).as_posix() for path in paths if path.exists()}
+        if not names:
+            return
+        for manifest in sorted(self.folder.glob("manifest-*.jsonl")):
+            lines = manifest.read_text().splitlines(keepends=True)
+            kept = [line for line in lines if _path_in(line) not in names]
+            if len(kept) < len(lines):
+                write_text(manifest, "".join(kept))
+        for name in sorted(names):
+            log.info("%s is removed: it is out of date", self.folder / name)
+            self.records.pop(name, None)
+            (self.folder / name).unlink(missing_ok=True)
 
     def _is_whole(self, path: Path, inputs: str) -> bool:
         record = self.records.get(path.relative_to(self.folder).as_posix())
@@ -259,6 +285,14 @@ def read_manifest(folder: Path) -> dict[str, dict[str, Any]]:
     return records
 
 
+def _path_in(line: str) -> str | None:
+    """Return the file of a manifest line; None if it is half-written."""
+    try:
+        return str(json.loads(line)["path"])
+    except ValueError:
+        return None
+
+
 def _require(holds: bool, name: str, value: object, allowed: str) -> None:
     if not holds:
         raise ConfigError(
@@ -267,7 +301,7 @@ def _require(holds: bool, name: str, value: object, allowed: str) -> None:
 
 
 def _claim(folder: Path, settings: JobSettings) -> None:
-    """Bind the folder to these settings, or refuse if it is bound to others."""
+    """Bind the folder to these settings, or refuse if it holds files made with others."""
     path = folder / SETTINGS_FILE
     wanted = json.loads(json.dumps(settings.content()))
     # Looked for before the settings, which stand there before any file of a run: another shard,
@@ -276,9 +310,9 @@ def _claim(folder: Path, settings: JobSettings) -> None:
     found = read_json(path) if path.exists() else None
     if found == wanted:
         return
-    if found is not None or left is not None:
+    if left is not None or read_manifest(folder):
         if not settings.overwrite:
-            unlike = f"no {SETTINGS_FILE} tells those of {left}"
+            unlike = f"no {SETTINGS_FILE} tells those of {left or 'the files in its manifest'}"
             if found is not None:
                 unlike = _first_difference(found, wanted)
             raise ConfigError(

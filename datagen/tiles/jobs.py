@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -29,6 +30,8 @@ from datagen.tiles.reference import load_reference
 from datagen.tiles.stack import TileBands
 
 log = logging.getLogger(__name__)
+# Name of a file datum: survey tile, number of the part, images in it.
+_NAME = re.compile(r"file_data_(?P<tile>.+)-\d+_size_\d+\.pt")
 
 
 @dataclass(frozen=True)
@@ -54,13 +57,15 @@ def build_phases(config: TilesConfig) -> list[Phase]:
     Raises:
         DataNotFoundError: There are no survey tiles, or no reference.
         DataFormatError: The reference is damaged.
-        ConfigError: No survey tile shows an entry of the reference.
+        ConfigError: No survey tile shows an entry of the reference, or has a truth.
     """
     survey = config.survey_settings
     tiles = list_tiles(Path(config.tiles_dir), survey, "data_gen.tiles_dir")[: config.nfiles]
     if not config.has_truth:
         # What is wrong with it is no fault of a tile.
         load_reference(config)
+    else:
+        _check_truth(config, tiles)
     plans, jobs = [], []
     for index, tile in enumerate(tiles):
         try:
@@ -69,7 +74,33 @@ def build_phases(config: TilesConfig) -> list[Phase]:
             run = partial(_fail, error)
             jobs.append(Job(f"tile {tile.name}", (), run, index, config.seed, may_fail=True))
     jobs += [_job(config, plan) for plan in _with_entries(config, plans)]
-    return [Phase("tiles", tuple(sorted(jobs, key=lambda job: job.index)))]
+    stale = _stale(config, tiles, {path for job in jobs for path in job.outputs})
+    return [Phase("tiles", tuple(sorted(jobs, key=lambda job: job.index)), stale)]
+
+
+def _stale(config: TilesConfig, tiles: list[Tile], current: set[Path]) -> tuple[Path, ...]:
+    """Return file data of these survey tiles that would not be made now.
+
+    The tile is left out or damaged, or has another number of images.
+    """
+    names = {tile.name for tile in tiles}
+    there = (Path(config.data_dir) / "file_data").glob("file_data_*.pt")
+    matches = ((path, _NAME.fullmatch(path.name)) for path in sorted(there))
+    return tuple(path for path, match in matches
+                 if match and match["tile"] in names and path not in current)  # fmt: skip
+
+
+def _check_truth(config: TilesConfig, tiles: list[Tile]) -> None:
+    """Raise `ConfigError` if no survey tile has a truth: they are not simulated."""
+    paths = [truth_paths(config, tile.name) for tile in tiles]
+    if not any(sources.is_file() for sources, _ in paths) or not paths[0][1].is_file():
+        raise ConfigError(
+            f"expected data_gen.reference to name a members table (redMaPPer), because the survey "
+            f"tiles in data_gen.tiles_dir = {config.tiles_dir} have no truth such as {paths[0][0]} "
+            f"beside {paths[0][1].name}, but got reference = {config.reference}",
+            value=config.reference,
+            allowed="a members table, or the truth of simulated survey tiles",
+        )
 
 
 def starts(length: int, size: int, cell_px: int) -> list[int]:
@@ -116,6 +147,9 @@ def _plan(config: TilesConfig, tile: Tile, index: int) -> TilePlan:
             allowed=f">= {config.image_size}",
         )
     if config.has_truth:
+        sources, _ = truth_paths(config, tile.name)
+        if not sources.is_file():
+            raise DataFormatError(f"{tile.name} has no truth: no file {sources}", value=tile.name)
         return TilePlan(index, tile, shape, None)
     reference = load_reference(config)
     table = reference.members if len(reference.members) else reference.systems

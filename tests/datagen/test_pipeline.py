@@ -267,3 +267,16 @@ def test_a_read_only_folder_is_reported(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(OSError, match="permission is denied"):
         pipeline.run(make(tmp_path / "data"))
+
+
+def test_settings_without_files_bind_nothing(tmp_path: Path) -> None:
+    """A run that failed before its first file does not stand in the way of the next one."""
+    files.write_json(tmp_path / pipeline.SETTINGS_FILE, make(tmp_path, scale=2.0).content())
+    assert pipeline.run(make(tmp_path)) == {"made": 8, "skipped": 0}
+    with pytest.raises(ConfigError, match=r"data_gen\.scale was 1\.0, now 3\.0"):
+        pipeline.run(make(tmp_path, scale=3.0))
+    for path in tmp_path.glob("*/*.txt"):
+        path.unlink()
+    # What the manifest lists may be elsewhere for a while.
+    with pytest.raises(ConfigError, match=r"data_gen\.scale was 1\.0, now 3\.0"):
+        pipeline.run(make(tmp_path, scale=3.0))

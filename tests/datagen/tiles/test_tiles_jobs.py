@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -131,6 +132,36 @@ def test_damaged_tiles_are_noted_and_tried_again(
     assert pipeline.run(config_of()) == {"made": 1, "skipped": 1, "failed": 1}
 
 
+def test_a_tile_that_is_damaged_later_leaves_no_file(config_of: MakeConfig, sky: Path) -> None:
+    pipeline.run(config_of(images_per_file=2))
+    path = sky / "B" / "B_g.fits"
+    good = path.read_bytes()
+    left = {f"file_data_{tile}-{part}_size_2.pt" for tile in "AC" for part in (0, 1)}
+    # It fails before its pixels are read, then while they are.
+    for content in (b"junk", good[:40000]):
+        path.write_bytes(content)
+        assert pipeline.run(config_of(images_per_file=2))["failed"] == 1
+        assert set(hashes(sky.parent / "tiles")) == left
+        assert validate_folder(sky.parent / "tiles").startswith("4 file data")
+        path.write_bytes(good)
+        assert pipeline.run(config_of(images_per_file=2)) == {"made": 1, "skipped": 2}
+        assert len(hashes(sky.parent / "tiles")) == 6
+
+
+def test_a_tile_of_another_size_replaces_its_files(
+    config_of: MakeConfig, sky: Path, tile: Callable[..., Path]
+) -> None:
+    # The name of one tile begins like a file of another.
+    tile(sky, "A-0", seed=5, ra=10.0)
+    pipeline.run(config_of())
+    tile(sky, "A", (216, 203), seed=0, ra=10.0)
+    assert pipeline.run(config_of()) == {"made": 1, "skipped": 3}
+    sizes = {"A-0": 6, "A-0-0": 4, "B-0": 4, "C-0": 4}
+    names = {f"file_data_{name}_size_{size}.pt" for name, size in sizes.items()}
+    assert set(hashes(sky.parent / "tiles")) == names
+    assert validate_folder(sky.parent / "tiles").startswith("4 file data")
+
+
 def test_masked_pixels_are_nan_and_cells_full_of_them_do_not_count(
     config_of: MakeConfig, sky: Path
 ) -> None:
@@ -161,6 +192,31 @@ def test_tiles_that_the_reference_may_not_cover_are_left_out(
     Table.read(members)[:1].write(members, overwrite=True)
     assert pipeline.run(config_of()) == {"made": 1, "skipped": 0}
     assert pipeline.run(config_of(require_members=False)) == {"made": 2, "skipped": 1}
+    folder = Path(config_of().data_dir)
+    assert len(hashes(folder)) == 3
+    assert pipeline.run(config_of()) == {"made": 0, "skipped": 1}
+    assert list(hashes(folder)) == ["file_data_A-0_size_4.pt"]
+    assert validate_folder(folder).startswith("1 file data")
+
+
+def test_real_tiles_need_a_reference(config_of: MakeConfig, sky: Path) -> None:
+    truth = "{tile}/{tile}_sources.dat"
+    with pytest.raises(
+        ConfigError, match=r"data_gen\.reference to name a members .* no truth such"
+    ):
+        pipeline.run(config_of(reference=truth))
+    assert pipeline.run(config_of()) == {"made": 3, "skipped": 0}
+
+
+def test_one_tile_without_a_truth_fails_alone(
+    simulated: Path, make_config: MakeConfig, tmp_path: Path
+) -> None:
+    shutil.copytree(simulated, tmp_path / "sky")
+    first, _ = sorted((tmp_path / "sky").glob("DES*"))
+    (first / f"{first.name}_sources.dat").unlink()
+    assert pipeline.run(make_config(tmp_path / "sky")) == {"made": 1, "skipped": 0, "failed": 1}
+    noted = json.loads((tmp_path / "tiles" / "failed-0of1.json").read_text())
+    assert f"{first.name} has no truth: no file" in noted[f"tile {first.name}"]
 
 
 def test_bands_that_disagree_are_resampled(config_of: MakeConfig, sky: Path) -> None:
