@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,8 @@ from datagen.seeds import stream_seed
 
 SPLITS = ("train", "val", "test")
 FILLER = -1
+# File data of `data_gen=tiles`: survey tile, number of the part, images in it.
+_PART = re.compile(r"file_data_(?P<tile>.+)-\d+_size_\d+\.pt")
 
 
 def check_splits(splits: Mapping[str, float]) -> dict[str, float]:
@@ -42,14 +45,16 @@ def assign_split(name: str, seed: int, splits: Mapping[str, float]) -> str:
     """Return the split that a file belongs to.
 
     The hash of (seed, name) is a number in [0, 1) that falls into one of the fractions, so a file
-    keeps its split whatever other files come or go.
+    keeps its split whatever other files come or go. The parts of a survey tile count as one file:
+    their images overlap.
 
     Args:
         name: File name without folder.
         seed: Another seed gives another assignment.
         splits: Fractions by split.
     """
-    digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
+    part = _PART.fullmatch(name)
+    digest = hashlib.sha256(f"{seed}/{part['tile'] if part else name}".encode()).digest()
     position = int.from_bytes(digest[:8], "big") / 2.0**64
     for split in SPLITS:
         position -= splits[split]

@@ -17,7 +17,7 @@ LOWEST = {"datagen.errors", "datagen.files", "datagen.seeds"}
 # Physics and file formats of a simulator, which everyone may import.
 OPEN = {
     f"datagen.fields.{name}"
-    for name in ("clusters", "cosmology", "format", "galaxies", "noise", "stars", "wcs")
+    for name in ("clusters", "cosmology", "format", "galaxies", "noise", "stars", "version", "wcs")
 }
 OPEN |= {
     f"datagen.tiles.{name}"

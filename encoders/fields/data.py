@@ -18,17 +18,22 @@ from datagen.errors import ConfigError, DataFormatError, DataNotFoundError
 from datagen.fields.format import read_file_data
 from datagen.files import content_hash
 from encoders.augment import augment, symmetry_of
-from encoders.data import FILLER, LoaderOptions, check_splits, make_loader, split_names
+from encoders.data import (
+    FILLER,
+    LoaderOptions,
+    assign_split,
+    check_splits,
+    make_loader,
+    split_names,
+)
+from encoders.fields.layout import CLUSTER_KEYS, check_same, layout_of
 from encoders.fields.normalize import estimate_background, normalize
 from encoders.fields.photometry import source_maps
 
 log = logging.getLogger(__name__)
 
 TASK = "membership"
-# Every file of a folder must agree on these, or a batch would mix different things.
-COMMON_KEYS = ("bands", "pixel_scale", "zero_point", "cell_px")
 _COUNTS = ("n_cells", "n_members")
-CLUSTER_KEYS = ("cluster_redshift", "cluster_richness")
 # What flips and turns with a field.
 TURNED = ("images", "sources", "redshift_map", "membership", "weight", *CLUSTER_KEYS)
 # Memory maps are cheap, but each one counts against the limit of the process.
@@ -66,9 +71,9 @@ def index_file(path: Path) -> FieldFile:
     fields = read_file_data(path)
     if not fields:
         raise DataFormatError(f"expected {path} to hold at least one field, but got none", 0)
-    layouts = [_layout(path, number, datum) for number, datum in enumerate(fields)]
+    layouts = [layout_of(path, number, datum) for number, datum in enumerate(fields)]
     for number, layout in enumerate(layouts):
-        _check_same(f"{path}, field {number}", layout, layouts[0], f"{path}, field 0")
+        check_same(f"{path}, field {number}", layout, layouts[0], f"{path}, field 0")
     cells = [_cells(datum) for datum in fields]
     return FieldFile(
         path=path,
@@ -99,7 +104,7 @@ def index_folder(data_dir: Path) -> list[FieldFile]:
         )
     files = [index_file(path) for path in paths]
     for file in files[1:]:
-        _check_same(str(file.path), file.layout, files[0].layout, str(files[0].path))
+        check_same(str(file.path), file.layout, files[0].layout, str(files[0].path))
     hashes = {file.config_hash for file in files}
     if len(hashes) > 1:
         raise DataFormatError(
@@ -281,18 +286,25 @@ class FieldsDataModule(LightningDataModule):
                 "or others (data_gen.prior.cluster_fraction, data_gen.prior.centre_margin_px)",
                 n_members,
             )
-        identity = {file.path.name: [file.config_hash, file.path.stat().st_size] for file in train}
         return {
             "task": TASK,
             "bands": self.bands,
             "pixel_scale": float(layout["pixel_scale"]),
             "zero_point": float(layout["zero_point"]),
             "cell_px": int(layout["cell_px"]),
-            "data_hash": content_hash(identity),
+            "data_hash": self.data_hash(self.options.seed, self.splits),
             "prevalence": n_members / n_cells,
             "splits": dict(self.splits),
             "split_seed": self.options.seed,
         }
+
+    def data_hash(self, seed: int, splits: Mapping[str, float]) -> str:
+        """Identify the files that train with some seed and fractions of splits."""
+        train = {file.path.name: file for file in self.files
+                 if assign_split(file.path.name, seed, splits) == "train"}  # fmt: skip
+        return content_hash(
+            {name: [file.config_hash, file.path.stat().st_size] for name, file in train.items()}
+        )
 
     def dataset(self, split: str) -> FieldsDataset:
         """Return the fields of a split: train, val or test."""
@@ -342,53 +354,8 @@ def _open(path: Path) -> list[dict[str, Any]]:
     return read_file_data(path)
 
 
-def _layout(path: Path, number: int, datum: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the common meta values and the image shape of one field, checked."""
-    where = f"{path}, field {number}"
-    for key in ("images", "tile_catalog", "redshift_map", "meta"):
-        _require(isinstance(datum, dict) and key in datum, where, key, "is missing")
-    images, cells, meta = datum["images"], datum["tile_catalog"], datum["meta"]
-    for key in COMMON_KEYS:
-        _require(key in meta, where, f"meta.{key}", "is missing")
-    for key in ("membership", *CLUSTER_KEYS):
-        _require(key in cells, where, f"tile_catalog.{key}", "is missing")
-    shape, cell_px = tuple(images.shape), meta["cell_px"]
-    is_image = len(shape) == 3 and shape[0] == len(meta["bands"])
-    _require(is_image, where, "images", f"has shape {shape} for {len(meta['bands'])} bands")
-    grid = tuple(cells["membership"].shape[:2])
-    wanted = (shape[1] // cell_px, shape[2] // cell_px)
-    is_whole = shape[1] % cell_px == 0 and shape[2] % cell_px == 0
-    _require(
-        is_whole and grid == wanted,
-        where,
-        "tile_catalog.membership",
-        f"has {grid} cells for images {shape} and cell_px = {cell_px}",
-    )
-    return {key: meta[key] for key in COMMON_KEYS} | {"image shape": shape[1:]}
-
-
 def _cells(datum: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
     """Return labels and weights of the cells (ny, nx); without weights every cell counts."""
     membership = datum["tile_catalog"]["membership"][..., 0, 0].float()
     weight = datum["tile_catalog"].get("cell_weight")
     return membership, torch.ones_like(membership) if weight is None else weight[..., 0, 0]
-
-
-def _require(condition: bool, where: str, key: str, problem: str) -> None:
-    if not condition:
-        raise DataFormatError(
-            f"{where}: {key} {problem}; delete the file and run python datagen/run.py again", key
-        )
-
-
-def _check_same(
-    where: str, layout: Mapping[str, Any], first: Mapping[str, Any], other: str
-) -> None:
-    for key, value in layout.items():
-        if value != first[key]:
-            raise DataFormatError(
-                f"expected one {key} in all file data, but got {key} = {value} in {where} and "
-                f"{first[key]} in {other}; keep different data in different folders",
-                value,
-                first[key],
-            )

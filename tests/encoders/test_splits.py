@@ -39,6 +39,18 @@ def test_fractions_are_met_and_every_file_is_used_once() -> None:
         assert len(found[split]) / len(NAMES) == pytest.approx(fraction, abs=0.04)
 
 
+def test_parts_of_a_survey_tile_share_their_split() -> None:
+    parts = [
+        [f"file_data_DES{tile}-0541-{k}_size_{n}.pt" for k, n in enumerate((4, 4, 1))]
+        for tile in range(1000)
+    ]
+    found = split_names([name for names in parts for name in names], 2, SPLITS)
+    for names in parts:
+        assert sum(not set(names).isdisjoint(chosen) for chosen in found.values()) == 1
+    for split, fraction in SPLITS.items():
+        assert len(found[split]) / 3000 == pytest.approx(fraction, abs=0.05)
+
+
 def test_another_seed_gives_another_assignment() -> None:
     assert split_names(NAMES, 0, SPLITS) != split_names(NAMES, 1, SPLITS)
 

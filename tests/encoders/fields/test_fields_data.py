@@ -151,6 +151,10 @@ def test_missing_data_names_the_command(tmp_path: Path) -> None:
     [
         (lambda d: d.pop("images"), "images is missing"),
         (lambda d: d["meta"].pop("bands"), r"meta\.bands is missing"),
+        (
+            lambda d: d["meta"].update(format_version=2),
+            r"meta\.format_version = 3, but got 2; .* data_gen\.overwrite=true",
+        ),
         (lambda d: d["tile_catalog"].pop("membership"), r"tile_catalog\.membership is missing"),
         (
             lambda d: d["tile_catalog"].pop("cluster_richness"),
