@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import io
+import logging
 import math
 import pickle
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 from zipfile import is_zipfile
@@ -16,6 +17,8 @@ from lightning.pytorch import LightningModule
 
 from datagen.errors import CheckpointError, ConfigError, DataNotFoundError
 from datagen.tiles.bands import SCALE_TOLERANCE, check_zero_point
+
+log = logging.getLogger(__name__)
 
 HPARAMS = "hyper_parameters"
 CARD_KEYS = ("task", "bands", "pixel_scale", "zero_point", "cell_px", "data_hash", "prevalence")
@@ -78,17 +81,21 @@ def load_with_sha256(path: Path, task: str) -> tuple[LightningModule, str]:
     return module.eval().requires_grad_(False), hashlib.sha256(data).hexdigest()
 
 
-def load_initial_weights(path: Path, model: LightningModule) -> None:
+def load_initial_weights(
+    path: Path, model: LightningModule, hash_of: Callable[[int, Mapping[str, float]], str]
+) -> None:
     """Give a new encoder the weights of a checkpoint, to go on with other data of the same kind.
 
     Args:
         path: A checkpoint that training wrote.
         model: The encoder, with `card`; changed in place.
+        hash_of: Gives the `data_hash` of the new data for a seed and fractions of splits.
 
     Raises:
         DataNotFoundError: The file is missing.
-        CheckpointError: It is corrupt, carries more than data, is of another network, or was
-            trained on other bands, pixels, counts or cells.
+        CheckpointError: It is corrupt, carries more than data, is of another network, was trained
+            on other bands, pixels, counts or cells, with another weight of positives, or on other
+            splits of the same files.
     """
     if not path.is_file():
         raise DataNotFoundError(
@@ -97,6 +104,23 @@ def load_initial_weights(path: Path, model: LightningModule) -> None:
     now: Any = model.card
     content = _content(path, _bytes(path))
     before = _card(path, content, now["task"])
+    _check_same_kind(path, before, now)
+    _check_pos_weight(path, content[HPARAMS], model)
+    _check_same_splits(path, before, now, hash_of)
+    _check_complete(path, model, content["state_dict"], now["task"])
+    try:
+        model.load_state_dict(content["state_dict"])
+    except Exception as error:  # whatever values that someone else wrote provoke
+        raise CheckpointError(
+            f"init_from = {path} does not fit the network of this training: {_reason(error)}; "
+            "choose the model and its widths as they were",
+            str(path),
+        ) from error
+    _check_finite(path, model, now["task"])
+
+
+def _check_same_kind(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Raise unless new data look like those of a card."""
     for key, is_same in {
         "bands": before["bands"] == now["bands"],
         "cell_px": before["cell_px"] == now["cell_px"],
@@ -110,15 +134,56 @@ def load_initial_weights(path: Path, model: LightningModule) -> None:
                 now[key],
                 before[key],
             )
+
+
+def _check_pos_weight(path: Path, hparams: Mapping[str, Any], model: LightningModule) -> None:
+    """Raise if positives had another weight, by whose logarithm all logits are shifted."""
+    before = _mapping(hparams.get("loss")).get("pos_weight")
+    now: Any = model.hparams["loss"]["pos_weight"]
+    if before != now:
+        raise CheckpointError(
+            f"expected model.loss.pos_weight = {before}, with which init_from = {path} was "
+            f"trained, but got pos_weight = {now}; set it back, or leave init_from out",
+            now,
+            before,
+        )
+
+
+def _check_same_splits(
+    path: Path,
+    before: Mapping[str, Any],
+    now: Mapping[str, Any],
+    hash_of: Callable[[int, Mapping[str, float]], str],
+) -> None:
+    """Raise if the data are those of a card, but in other splits; warn if they may be.
+
+    Training files of one training would test the other.
+    """
+    keys = ("split_seed", "splits")
+    if any(key not in before for key in keys) or all(before[key] == now[key] for key in keys):
+        return
+    old, new = (f"data.seed = {card['split_seed']}, data.splits = {card['splits']}"
+                for card in (before, now))  # fmt: skip
     try:
-        model.load_state_dict(content["state_dict"])
+        is_same = hash_of(before["split_seed"], before["splits"]) == before["data_hash"]
     except Exception as error:  # whatever values that someone else wrote provoke
         raise CheckpointError(
-            f"init_from = {path} does not fit the network of this training: {_reason(error)}; "
-            "choose the model and its widths as they were",
-            str(path),
+            f"checkpoint {path} is corrupt: its card has {old}; copy or train it again", str(path)
         ) from error
-    _check_finite(path, model, now["task"])
+    if is_same:
+        raise CheckpointError(
+            f"expected {old}, with which init_from = {path} was trained on the same files, but got "
+            f"{new}: files that trained it would test this training; set it back",
+            new,
+            old,
+        )
+    log.warning(
+        "init_from = %s was trained with %s, now %s: files that are in both data would be in other "
+        "splits",
+        path,
+        old,
+        new,
+    )
 
 
 def check_resumable(path: Path, limits: Mapping[str, int | None] | None = None) -> dict[str, Any]:
@@ -226,8 +291,10 @@ def _content(path: Path, data: bytes) -> dict[str, Any]:
 
 
 def _reason(error: Exception) -> str:
-    """Return the first line of an error; its class where it says nothing."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    """Return the first line of an error, or the next where it only announces; else its class."""
+    lines = str(error).splitlines() or [type(error).__name__]
+    # `load_state_dict` lists what does not fit below its first line.
+    return lines[1].strip() if lines[0].endswith(":") and len(lines) > 1 else lines[0]
 
 
 def _card(path: Path, content: Mapping[str, Any], task: str) -> dict[str, Any]:

@@ -57,7 +57,8 @@ def train(cfg: DictConfig) -> dict[str, float]:
     if resumed is not None:
         check_same_training(Path(cfg.ckpt_path), resumed, model.hparams)
     elif cfg.init_from is not None:
-        load_initial_weights(Path(cfg.init_from), model)
+        hash_of = datamodule.data_hash  # type: ignore[attr-defined]
+        load_initial_weights(Path(cfg.init_from), model, hash_of)
     loggers = build_loggers(cfg, folder)
     trainer = build_trainer(
         cfg.trainer,

@@ -7,7 +7,7 @@ import os
 import pickle
 import re
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -278,6 +278,11 @@ def test_encoder_and_sha256_come_from_the_same_bytes(
         assert torch.equal(value, content["state_dict"][name])
 
 
+def hash_of(seed: int, splits: Mapping[str, float]) -> str:
+    """Stands for a folder of other data."""
+    return f"{seed} {splits}"
+
+
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
@@ -302,9 +307,9 @@ def test_weights_begin_a_training_on_data_of_the_same_kind(
     model = MembershipModule(card=card | {key: value}, **options)
     if message is not None:
         with pytest.raises(CheckpointError, match=message):
-            load_initial_weights(path, model)
+            load_initial_weights(path, model, hash_of)
         return
-    load_initial_weights(path, model)
+    load_initial_weights(path, model, hash_of)
     for name, weight in model.state_dict().items():
         assert torch.equal(weight, content["state_dict"][name])
         assert weight.requires_grad is False
@@ -316,7 +321,51 @@ def test_weights_of_another_network_begin_nothing(
     tmp_path: Path, content: dict[str, Any], card: Options, options: Options
 ) -> None:
     wider = options | {"network": options["network"] | {"width": 8}}
-    with pytest.raises(CheckpointError, match=r"does not fit the network of this training: Error"):
-        load_initial_weights(saved(tmp_path, content), MembershipModule(card=card, **wider))
+    with pytest.raises(
+        CheckpointError, match=r"does not fit the network .*: size mismatch for net"
+    ):
+        load_initial_weights(
+            saved(tmp_path, content), MembershipModule(card=card, **wider), hash_of
+        )
     with pytest.raises(DataNotFoundError, match="expected init_from to be a checkpoint, but none"):
-        load_initial_weights(Path("none.ckpt"), MembershipModule(card=card, **options))
+        load_initial_weights(Path("none.ckpt"), MembershipModule(card=card, **options), hash_of)
+
+
+def test_initial_weights_are_whole_and_of_the_same_weight_of_positives(
+    tmp_path: Path, content: dict[str, Any], card: Options, options: Options
+) -> None:
+    path = saved(tmp_path, content)
+    heavier = options | {"loss": options["loss"] | {"pos_weight": 4.0}}
+    with pytest.raises(
+        CheckpointError, match=r"expected model\.loss\.pos_weight = 1\.0, .* = 4\.0"
+    ):
+        load_initial_weights(path, MembershipModule(card=card, **heavier), hash_of)
+    del content["state_dict"]["calibration"]
+    path = saved(tmp_path, content)
+    with pytest.raises(CheckpointError, match=r"of another version .* lacks calibration"):
+        load_initial_weights(path, MembershipModule(card=card, **options), hash_of)
+
+
+def test_initial_weights_keep_the_splits_of_their_files(
+    tmp_path: Path,
+    content: dict[str, Any],
+    card: Options,
+    options: Options,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    splits = {"train": 0.8, "val": 0.1, "test": 0.1}
+    old = card | {"splits": splits, "split_seed": 1, "data_hash": hash_of(1, splits)}
+    content["hyper_parameters"]["card"] = old
+    path = saved(tmp_path, content)
+
+    def begin(now: Options, hashes: Callable[[int, Mapping[str, float]], str] = hash_of) -> None:
+        load_initial_weights(path, MembershipModule(card=now, **options), hashes)
+
+    begin(old)
+    for change in ({"split_seed": 2}, {"splits": {"train": 0.7, "val": 0.2, "test": 0.1}}):
+        with pytest.raises(CheckpointError, match=r"expected data\.seed = 1, .* on the same files"):
+            begin(old | change)
+    assert not caplog.records
+    begin(old | {"split_seed": 2}, lambda seed, splits: "others")
+    assert "data.seed = 1" in caplog.text
+    assert "data.seed = 2" in caplog.text
