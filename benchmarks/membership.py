@@ -105,7 +105,7 @@ def compare(data_dir: Path, checkpoint: Path) -> dict[str, Any]:
 
     Raises:
         CheckpointError: The checkpoint is damaged or does not say how it split its files.
-        ConfigError: The files lack a band, or no file is left for the test.
+        ConfigError: The files are not of fields or lack a band, or none is left for the test.
         DataNotFoundError: There is no checkpoint, or there are no files.
     """
     module = load_checkpoint(checkpoint, "membership")
@@ -175,10 +175,22 @@ def channels(field: Field, bands: Sequence[str]) -> list[int]:
 
 
 def read_fields(data_dir: Path, names: Sequence[str]) -> list[Field]:
-    """Read the fields of some file data."""
+    """Read the fields of some file data.
+
+    Raises:
+        ConfigError: They are not of simulated fields, whose source catalogs are numbered.
+    """
     fields = []
     for name in names:
-        number, size = (int(n) for n in re.findall(r"\d+", name))
+        match = re.fullmatch(r"file_data_(\d+)_size_(\d+)\.pt", name)
+        if match is None:
+            raise ConfigError(
+                "expected --data-dir to hold file data of data_gen=fields, whose true catalogues "
+                f"the oracle needs, but got {name}",
+                name,
+                "file_data_<number>_size_<n>.pt",
+            )
+        number, size = (int(n) for n in match.groups())
         data = read_file_data(data_dir / "file_data" / name)
         fields += [_field(datum, number * size + j) for j, datum in enumerate(data)]
     return fields

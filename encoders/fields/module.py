@@ -144,7 +144,7 @@ class MembershipModule(LightningModule):
         """Log the metrics, and keep what makes them hold: calibration and threshold."""
         values = self._values(self.val_metrics, self.val_loss, self.val_errors)
         if not self.trainer.sanity_checking:
-            self._calibrate(values)
+            values["calibration_kept"] = self._calibrate(values)
             values["threshold"] = self.threshold
         self.log_dict({f"val/{name}": value for name, value in values.items()}, sync_dist=True)
 
@@ -239,8 +239,12 @@ class MembershipModule(LightningModule):
         values = {**metrics.compute(), "loss": loss.compute()}
         return values | (errors.compute() if self.weights["cluster"] > 0 else {})
 
-    def _calibrate(self, values: Mapping[str, Tensor]) -> None:
-        """Fit slope, offset and factors to the validation cells, and move the threshold along."""
+    def _calibrate(self, values: Mapping[str, Tensor]) -> Tensor:
+        """Fit slope, offset and factors to the validation cells, and move the threshold along.
+
+        Returns:
+            The share of the fitted slope and offset that is kept: see `share_to_keep`.
+        """
         curve, share = self.val_metrics.curve, self.val_agreement.compute()
         assert curve is not None
         fitted = fit_logits(bin_centres(curve.positive), curve.positive, curve.negative)
@@ -251,6 +255,7 @@ class MembershipModule(LightningModule):
         if self.weights["cluster"] > 0:
             scales = [values[f"{name}_error_scale"] for name in PROPERTIES]
             self.error_scale.copy_(torch.stack(scales))
+        return share.float().to(self.threshold.device)
 
     def _unweighted(self, logits: Tensor) -> Tensor:
         """Return logits without the shift by the weight of positives in the loss, float32."""

@@ -131,6 +131,9 @@ def test_fields_are_read_with_the_number_of_their_catalogue(tmp_path: Path) -> N
     assert [field.index for field in fields] == [1, 6, 7]
     assert fields[0].images.shape == (2, 64, 64)
     assert fields[0].membership.shape == fields[0].is_counted.shape == (2, 2)
+    for name in ("file_data_DES0000-1207-0_size_16.pt", "file_data_T-0_size_4.pt"):
+        with pytest.raises(ConfigError, match=f"file data of data_gen=fields, .* but got {name}"):
+            read_fields(tmp_path, [name])
 
 
 class Recorder:

@@ -44,6 +44,7 @@ def test_train_test_and_publish(compose_train: Compose) -> None:
     metrics = train(cfg)
     assert metrics["val/average_precision"] > 0.5
     assert {"test/f1", "test/average_precision", "test/calibration_error"} <= metrics.keys()
+    assert 0.0 <= metrics["val/calibration_kept"] <= 1.0
     published = Path(cfg.paths.output_dir) / "membership" / "best.ckpt"
     assert published.read_bytes() == checkpoint(cfg, "best").read_bytes()
     assert not list(published.parent.glob(".*"))
