@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
@@ -25,7 +27,13 @@ class RunFolder(Callback):
         _make(Path(config.hydra.run.dir))
 
     def on_multirun_start(self, config: DictConfig, **kwargs: object) -> None:
-        """Make the folder of a sweep."""
+        """Make the folder of a sweep; end with status 2 and one line where nothing can run it."""
+        is_slurm = str(config.hydra.launcher.get("_target_")).endswith("SlurmLauncher")
+        if is_slurm and shutil.which("srun") is None:
+            _refuse(
+                "expected launcher=slurm on a machine with SLURM, but there is no srun here; leave "
+                "it out, or try it with hydra/launcher=submitit_local"
+            )
         _make(Path(config.hydra.sweep.dir))
 
 
@@ -47,6 +55,10 @@ def _make(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        # Hydra turns exceptions of callbacks into warnings, but lets an exit pass.
-        sys.stderr.write(f"skyfold: {output_error(folder, error)}\n")
-        sys.exit(USER_ERROR)
+        _refuse(str(output_error(folder, error)))
+
+
+def _refuse(message: str) -> NoReturn:
+    """End with one line: Hydra turns callbacks' exceptions into warnings, but lets an exit pass."""
+    sys.stderr.write(f"skyfold: {message}\n")
+    sys.exit(USER_ERROR)

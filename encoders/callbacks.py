@@ -61,6 +61,11 @@ class RunCheckpoint(ModelCheckpoint):
             self.dirpath = str(Path(trainer.default_root_dir).absolute() / "checkpoints")
         super().setup(trainer, pl_module, stage)
 
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say where prediction finds the weights."""
+        if self._published is not None:
+            log.info("published %s as %s", Path(self._published[0]).name, self.publish)
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Let a resumed training compete with the best it had reached, also in a new folder."""
         if Path(state_dict["best_model_path"]).is_file():
@@ -100,4 +105,4 @@ class RunCheckpoint(ModelCheckpoint):
             return
         write_bytes(Path(self.publish), best.read_bytes())
         self._published = state
-        log.info("published %s as %s", best.name, self.publish)
+        log.debug("published %s as %s", best.name, self.publish)

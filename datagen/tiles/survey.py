@@ -100,6 +100,9 @@ class SurveySettings:
         if self.units not in UNITS:
             _refuse("survey.units", self.units, ", ".join(UNITS))
         if self.units in FLUX_UNITS:
+            if self.zero_points:
+                allowed = f"{{}} for {self.units}, in a file of conf/survey of your own"
+                _refuse("survey.zero_points", self.zero_points, allowed)
             if self.exposure_time is not None:
                 _refuse("survey.exposure_time", self.exposure_time, f"null for {self.units}")
         elif not set(self.bands) <= set(self.zero_points):
@@ -132,6 +135,9 @@ class SurveySettings:
     def zero_point(self, band: str) -> float | str:
         """Return the magnitude of one unit of a band's pixels, or the keyword that holds it."""
         if self.units in FLUX_UNITS:
+            if self.zero_points:
+                allowed = f"{{}} for {self.units}, in a file of conf/survey of your own"
+                _refuse("survey.zero_points", self.zero_points, allowed)
             return FLUX_UNITS[self.units]
         value: float | str = self.zero_points[band]
         return value

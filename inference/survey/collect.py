@@ -24,7 +24,11 @@ log = logging.getLogger(__name__)
 
 
 def collect(
-    tiles: Sequence[Tile], run: Mapping[str, Any], paths: OutputPaths, merge_radius_arcmin: float
+    tiles: Sequence[Tile],
+    run: Mapping[str, Any],
+    paths: OutputPaths,
+    merge_radius_arcmin: float,
+    with_regions: bool,
 ) -> int:
     """Write the merged catalogue, the footprint, the manifest and the list of failures.
 
@@ -33,6 +37,7 @@ def collect(
         run: The run whose results count, `run.json`.
         paths: Names of the files.
         merge_radius_arcmin: See `merge_catalogs`.
+        with_regions: Whether to write region files of the catalogues.
 
     Returns:
         Number of survey tiles without results.
@@ -45,6 +50,8 @@ def collect(
     catalog = merge_catalogs([result.candidates for result in results], places, merge_radius_arcmin)
     catalog.meta["merge_radius_arcmin"] = merge_radius_arcmin
     _write_catalog(catalog, run, paths)
+    if with_regions:
+        _write_regions(catalog, results, paths)
     areas = covered_areas(places, [result.seen_fraction for result in results])
     _write_footprint(places, areas, paths)
     reasons = [_reason(tile, paths) for tile in failed]
@@ -55,10 +62,18 @@ def collect(
         f"{len(finished)} of {len(tiles)} survey tiles predicted, {len(catalog)} candidates "
         f"in {sum(areas):.4g} deg2"
     )
+    _report(summary, failed, reasons, paths)
+    return len(failed)
+
+
+def _report(
+    summary: str, failed: Sequence[Tile], reasons: Sequence[str], paths: OutputPaths
+) -> None:
+    """Say in one line how it went."""
     if failed:
         log.error(
-            "%s; %d failed, see %s (%s: %s); repair their files and run the same command again, "
-            "which predicts only what is missing",
+            "%s; %d failed, see %s (%s: %s); repair their files, or correct survey.*, and run "
+            "the command again, which predicts only what is missing",
             summary,
             len(failed),
             paths.failed,
@@ -67,7 +82,6 @@ def collect(
         )
     else:
         log.info("%s, see %s", summary, paths.catalog)
-    return len(failed)
 
 
 @dataclass(frozen=True)
@@ -103,11 +117,14 @@ def _write_catalog(catalog: Table, run: Mapping[str, Any], paths: OutputPaths) -
         "version": run["package_version"],
     }
     files.write_text(paths.catalog, to_ecsv(catalog))
-    if run["settings"]["predict.regions"]:
-        files.write_text(paths.catalog_regions, to_regions(catalog))
-    else:
-        # One of another run would seem to belong to this one.
-        remove(paths.catalog_regions)
+    # One of another run would seem to belong to this one.
+    remove(paths.catalog_regions)
+
+
+def _write_regions(catalog: Table, results: Sequence[_Result], paths: OutputPaths) -> None:
+    files.write_text(paths.catalog_regions, to_regions(catalog))
+    for result in results:
+        files.write_text(paths.regions(result.place.name), to_regions(result.candidates))
 
 
 def _write_footprint(

@@ -14,6 +14,7 @@ from astropy.table import Table
 from astropy.visualization import make_lupton_rgb
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter
 from numpy.typing import NDArray
 
 from datagen import files
@@ -109,6 +110,9 @@ def draw_pairs(pairs: Table, quantities: Sequence[str]) -> Figure:
         axes.plot(ends, ends, color="grey", linestyle="--", label="equal")
         if quantity == "richness":
             axes.set(xscale="log", yscale="log")
+            for axis in (axes.xaxis, axes.yaxis):
+                # Within one decade there may be no label else.
+                axis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 1)))
             axes.tick_params(which="minor", labelbottom=False, labelleft=False)
         axes.set_aspect("equal", adjustable="datalim")
         axes.set(xlabel=f"{quantity} of the cluster", ylabel=f"{quantity} of the candidate")

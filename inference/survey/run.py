@@ -112,7 +112,6 @@ class SurveyRun:
             blend=self.settings.blend,
             correct=prevalence_correction(self.settings, self.module),
             rule=self.rule,
-            regions=self.settings.regions,
             meta=meta,
             hashes=hashes,
             mtimes_ns={tile.name: tile.mtimes_ns for tile in self.tiles},
@@ -121,7 +120,8 @@ class SurveyRun:
 
     def finish(self) -> int:
         """Merge the catalogues, write manifest and failures; return how many tiles failed."""
-        return collect(self.tiles, self.run, self.paths, self.settings.merge_radius_arcmin)
+        radius, with_regions = self.settings.merge_radius_arcmin, self.settings.regions
+        return collect(self.tiles, self.run, self.paths, radius, with_regions)
 
     def _describe(self, checkpoint: str) -> dict[str, Any]:
         """Return what identifies the run: `run.json`."""

@@ -90,7 +90,7 @@ class PredictSettings:
         """Return the settings on which scores and catalogues depend."""
         names = ("batch_size", "n_threads", "precision", "threshold", "prevalence")
         windows = ("window_px", "stride_px", "halo_px", "blend")
-        candidates = ("separation_cells", "min_cells", "regions")
+        candidates = ("separation_cells", "min_cells")
         # Only where it is used: results of runs before it was there stay valid.
         compiled = ("compile",) if self.compile else ()
         return {name: getattr(self, name) for name in names + windows + candidates + compiled}

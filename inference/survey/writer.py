@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from datagen import files
 from inference.survey.blending import Mosaic
-from inference.survey.candidates import CandidateRule, find_candidates, to_ecsv, to_regions
+from inference.survey.candidates import CandidateRule, find_candidates, to_ecsv
 from inference.survey.dataset import Batch, cell_coverage
 from inference.survey.estimates import given
 from inference.survey.progress import Progress
@@ -39,7 +39,6 @@ class Product:
         blend: See `Mosaic`.
         correct: Moves probabilities to another prevalence, or None.
         rule: What counts as a candidate.
-        regions: Whether to write DS9 regions as well.
         meta: CKPTSHA, RUNHASH and VERSION.
         hashes: TILEHASH of every survey tile.
         mtimes_ns: When the files of every survey tile were changed; see `Tile`.
@@ -50,7 +49,6 @@ class Product:
     blend: str
     correct: Correction | None
     rule: CandidateRule
-    regions: bool
     meta: Mapping[str, str]
     hashes: Mapping[str, str]
     mtimes_ns: Mapping[str, tuple[int, ...]]
@@ -234,8 +232,6 @@ def save_tile(name: str, tile: OpenTile, product: Product, rank: int) -> TileRep
         note_failure(product.paths, name, reason)
         return report(tile, scores, None, begin)
     table = find_candidates(scores, product.rule)
-    if product.regions:
-        files.write_text(product.paths.regions(name), to_regions(table))
     catalog, image = to_ecsv(table).encode(), to_fits(scores)
     files.write_bytes(product.paths.candidates(name), catalog)
     found = report(tile, scores, len(table), begin)

@@ -176,3 +176,14 @@ def test_an_output_folder_that_cannot_be_is_one_line(
     reason = ": a part of the path is a file; free it or choose another folder\n"
     assert done.stderr.endswith(reason)
     assert done.stderr.count("\n") == 1
+
+
+def test_slurm_is_missed_in_one_line(root: Path, tmp_path: Path) -> None:
+    words = [sys.executable, str(root / "inference" / "predict.py"), "launcher=slurm"]
+    environment = {**os.environ, "PATH": str(tmp_path)}
+    done = subprocess.run(
+        words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("skyfold: expected launcher=slurm on a machine with SLURM")
+    assert done.stderr.count("\n") == 1

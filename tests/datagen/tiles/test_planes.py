@@ -194,6 +194,7 @@ def test_bad_planes_fail_their_tile_with_the_reason(
         ({"flags_hdu": 2, "flags_mask": 0}, "survey.flags_mask to be bits"),
         ({"flags_hdu": 2, "flags_mask": "any"}, "survey.flags_mask to be bits"),
         ({"flags_mask": "all"}, "null without survey.flags_hdu or flags_pattern"),
+        ({"units": "nJy"}, r"survey.zero_points to be \{\} for nJy, in a file of conf/survey"),
         ({"units": "maggies"}, "survey.units to be counts, counts_per_second, nanomaggies"),
         (
             {"units": "nJy", "zero_points": {}, "exposure_time": "EXPTIME"},

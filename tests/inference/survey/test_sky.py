@@ -191,7 +191,7 @@ def saved(tmp_path: Path) -> Callable[..., tuple[list[Tile], dict[str, object], 
         run = {
             "run_hash": "abc",
             "checkpoint": "c" * 64,
-            "settings": {"predict.threshold": 0.5, "predict.regions": True},
+            "settings": {"predict.threshold": 0.5},
             "package_version": "1",
         }
         paths, tiles = OutputPaths(tmp_path), []
@@ -221,7 +221,7 @@ def test_a_run_merges_what_it_saved(
     for scores in maps:
         draw(scores, clusters, rng)
     tiles, run, paths = saved(maps)
-    assert collect(tiles, run, paths, MERGE_ARCMIN) == 0
+    assert collect(tiles, run, paths, MERGE_ARCMIN, with_regions=True) == 0
     found = read_catalog(paths.catalog)
     assert len(clusters) > 10
     assert counts(found, clusters).tolist() == [1] * len(clusters)
