@@ -106,18 +106,27 @@ def draw_pairs(pairs: Table, quantities: Sequence[str]) -> Figure:
     for axes, quantity in zip(panels, quantities, strict=True):
         value, error, truth = both_known(pairs, quantity)
         axes.errorbar(truth, value, yerr=error, fmt="o", capsize=3, markersize=4)
-        ends = [np.minimum(value, truth).min(), np.maximum(value, truth).max()]
-        axes.plot(ends, ends, color="grey", linestyle="--", label="equal")
+        limits = _limits(np.concatenate([truth, value - error, value + error]), quantity)
+        axes.plot(limits, limits, color="grey", linestyle="--", label="equal")
         if quantity == "richness":
             axes.set(xscale="log", yscale="log")
             for axis in (axes.xaxis, axes.yaxis):
                 # Within one decade there may be no label else.
                 axis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 1)))
-            axes.tick_params(which="minor", labelbottom=False, labelleft=False)
-        axes.set_aspect("equal", adjustable="datalim")
         axes.set(xlabel=f"{quantity} of the cluster", ylabel=f"{quantity} of the candidate")
+        axes.set(xlim=limits, ylim=limits)
+        axes.set_box_aspect(1)
         axes.legend(loc="upper left")
     return figure
+
+
+def _limits(values: NDArray[np.float64], quantity: str) -> tuple[float, float]:
+    """Return limits of an axis with some room around values; of a logarithmic one > 0."""
+    if quantity == "richness":
+        shown = values[values > 0]
+        return float(shown.min()) / 1.1, float(shown.max()) * 1.1
+    room = 0.05 * max(float(np.ptp(values)), 0.01)
+    return float(values.min()) - room, float(values.max()) + room
 
 
 def draw_tile(scores: ScoreMap, image: NDArray[np.uint8] | None, figures: Figures) -> Figure:
