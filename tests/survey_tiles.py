@@ -12,6 +12,16 @@ from astropy.io import fits
 from datagen.tiles.survey import SurveySettings
 
 SCALE = 0.263
+# How these tiles are predicted from the command line.
+SMALL_WINDOWS = [
+    "survey=generic",
+    "survey.bands=[g,r]",
+    "predict.window_px=128",
+    "predict.stride_px=64",
+    "predict.halo_px=0",
+    "predict.threshold=0.1",
+    "predict.accelerator=cpu",
+]
 
 
 def tile_header(

@@ -21,17 +21,9 @@ from datagen.errors import SkyfoldError
 from datagen.files import read_json
 from inference.engine import predict
 from inference.survey.evaluation import evaluate
+from tests.survey_tiles import SMALL_WINDOWS
 
-OURS = [
-    "survey=generic",
-    "survey.bands=[g,r]",
-    "predict.window_px=128",
-    "predict.stride_px=64",
-    "predict.halo_px=0",
-    "predict.threshold=0.1",
-    "predict.batch_size=2",
-    "predict.accelerator=cpu",
-]
+OURS = [*SMALL_WINDOWS, "predict.batch_size=2"]
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -13,17 +13,9 @@ import pytest
 from astropy.io import fits
 from astropy.table import Table
 
-OURS = [
-    "survey=generic",
-    "survey.bands=[g,r]",
-    "predict.window_px=128",
-    "predict.stride_px=64",
-    "predict.halo_px=0",
-    "predict.threshold=0.1",
-    "predict.batch_size=2",
-    "predict.accelerator=cpu",
-    "predict.regions=true",
-]
+from tests.survey_tiles import SMALL_WINDOWS
+
+OURS = [*SMALL_WINDOWS, "predict.batch_size=2", "predict.regions=true"]
 SHAPE = (300, 203)
 NAMES = [f"T{number:02d}" for number in range(12)]
 

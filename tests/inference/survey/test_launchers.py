@@ -13,18 +13,11 @@ import pytest
 from astropy.table import Table
 
 from datagen.files import read_json
+from tests.survey_tiles import SMALL_WINDOWS
 
 pytestmark = pytest.mark.slow
 
-OURS = [
-    "survey=generic",
-    "survey.bands=[g,r]",
-    "predict.window_px=128",
-    "predict.stride_px=64",
-    "predict.halo_px=0",
-    "predict.threshold=0.1",
-    "predict.accelerator=cpu",
-]
+OURS = SMALL_WINDOWS
 LAUNCHED = ("LOCAL_RANK", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT", "WORLD_SIZE")
 
 
