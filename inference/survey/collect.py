@@ -124,7 +124,10 @@ def _write_catalog(catalog: Table, run: Mapping[str, Any], paths: OutputPaths) -
 def _write_regions(catalog: Table, results: Sequence[_Result], paths: OutputPaths) -> None:
     files.write_text(paths.catalog_regions, to_regions(catalog))
     for result in results:
-        files.write_text(paths.regions(result.place.name), to_regions(result.candidates))
+        path = paths.regions(result.place.name)
+        # Those of outdated results were removed with them.
+        if not path.is_file():
+            files.write_text(path, to_regions(result.candidates))
 
 
 def _write_footprint(

@@ -119,7 +119,7 @@ def test_damaged_tiles_are_listed_and_done_after_repair(
     (line,) = [line for line in run.stdout.splitlines() if "failed" in line]
     assert "6 of 12 survey tiles predicted" in line
     assert "6 failed, see out/failed.ecsv (T01: T01_r.fits cannot be read" in line
-    assert line.endswith("run the same command again, which predicts only what is missing")
+    assert line.endswith("run the command again, which predicts only what is missing")
     assert "Traceback" not in run.stdout + run.stderr
     finished = {path for path in tile_files(out) if path.stem in done}
     times = {path: path.stat().st_mtime_ns for path in finished}
