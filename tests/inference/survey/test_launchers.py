@@ -126,5 +126,5 @@ def test_a_job_that_is_submitted(root: Path, one: Path) -> None:
     said, _ = run.communicate()
     assert run.returncode == 0, said
     logs = "".join(path.read_text() for path in one.glob("logs/**/*.log"))
-    assert logs.count("candidates in submitted/catalog.ecsv") == 1
+    assert logs.count("see submitted/catalog.ecsv") == 1
     assert contents(one / "submitted") == contents(one / "one")
