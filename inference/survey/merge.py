@@ -124,7 +124,8 @@ def merge_catalogs(
     Borders and masks cut objects, and each survey tile measures the part that it sees: candidates
     of two survey tiles are the same object also if the circles of their areas come within 1.5 cells
     of each other (the grids of cells differ, so that single cells are a diagonal off). So that
-    neighbours stay apart, one of the two must be the nearest to the other in its survey tile.
+    neighbours stay apart, each must be the nearest to the other in its survey tile, or one of them,
+    such as a part beyond a mask, the nearest and within the other's circle.
 
     Args:
         tables: One catalogue per survey tile.
@@ -234,7 +235,7 @@ def _views(table: Table, radius_arcmin: float, gap_arcmin: float) -> list[set[in
     size = np.sqrt(np.asarray(table["area_arcmin2"]) / np.pi)
     reach = np.maximum(radius_arcmin, size + size.max() + gap_arcmin)
     near = KDTree(positions).query_ball_point(positions, chord(np.radians(reach / 60)))
-    views: list[set[int]] = [set() for _ in near]
+    nearest: dict[tuple[int, int], float] = {}
     for i, rows in enumerate(near):
         others = np.array([j for j in rows if tile[j] != tile[i]], int)
         apart = np.degrees(separation_rad(positions[others], positions[i])) * 60
@@ -244,8 +245,13 @@ def _views(table: Table, radius_arcmin: float, gap_arcmin: float) -> list[set[in
             j = int(others[k])
             if apart[k] <= allowed[k] and tile[j] not in taken:
                 taken.add(tile[j])
-                views[i].add(j)
-                views[j].add(i)
+                nearest[i, j] = float(apart[k])
+    views: list[set[int]] = [set() for _ in near]
+    for (i, j), distance in nearest.items():
+        is_part = distance <= max(radius_arcmin, max(size[i], size[j]) + gap_arcmin)
+        if (j, i) in nearest or is_part:
+            views[i].add(j)
+            views[j].add(i)
     return views
 
 

@@ -179,3 +179,26 @@ def test_the_last_partial_cell_keeps_its_candidate(header: Callable[..., fits.He
     candidate = view(tile, float(ra[0]), float(dec[0]))
     assert not tile.contains(candidate["ra"], candidate["dec"])[0]
     assert len(merge_catalogs([candidate], [tile], 0.1)) == 1
+
+
+def test_a_wide_neighbour_is_another_object(header: Callable[..., fits.Header]) -> None:
+    """Circles of two objects touch, but each has a view in the other's tile that is nearer."""
+    tiles = [dataclasses.replace(tile, cell_px=64) for tile in footprints(header, 0.0)]
+    rows = [  # tile, number, place [arcmin of right ascension], radius [arcmin], score
+        (0, 0, -1.7, 2.0, 30.0),
+        (0, 1, -1.0, 1.2, 5.0),
+        (1, 0, 1.6, 1.0, 20.0),
+        (2, 0, 1.9, 1.0, 19.0),
+    ]
+    tables = []
+    for number, tile in enumerate(tiles):
+        mine = [row for row in rows if row[0] == number]
+        table = empty_catalog(len(mine))
+        table["ra"] = [row[2] / 60 % 360 for row in mine]
+        table["area_arcmin2"] = [np.pi * row[3] ** 2 for row in mine]
+        table["score"] = [row[4] for row in mine]
+        table["id"] = [f"{tile.name}_{row[1]}" for row in mine]
+        table["tile"] = [tile.name] * len(mine)
+        tables.append(describe(table))
+    merged = merge_catalogs(tables, tiles, radius_arcmin=1.0)
+    assert merged["id"].tolist() == ["T0_0", "T1_0"]
