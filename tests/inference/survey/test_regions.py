@@ -58,6 +58,9 @@ def test_candidates_become_circles() -> None:
     table["area_arcmin2"] = [np.pi, 4 * np.pi, np.pi / 9, 100 * np.pi]
     table["score"] = [1.234, 12.0, 0.5, 100.0]
     table["id"] = ["T_0001", "a;b_0001", "{c}_0001", "d)e_0001"]
+    # Of an encoder without heads, but for the last one.
+    table["redshift"], table["redshift_error"] = [np.nan, np.nan, np.nan, 0.31], 0.02
+    table["richness"], table["richness_error"] = np.nan, np.nan
     found = parse(to_regions(table))
     assert [shape for shape, _, _ in found] == ["circle"] * 4
     assert [numbers for _, numbers, _ in found] == [
@@ -67,7 +70,12 @@ def test_candidates_become_circles() -> None:
         [187.0, 90.0, 600.0],
     ]
     names = [name for _, _, name in found]
-    assert names == ["T_0001 1.23", "a_b_0001 12.00", "_c__0001 0.50", "d)e_0001 100.00"]
+    assert names == [
+        "T_0001 1.23",
+        "a_b_0001 12.00",
+        "_c__0001 0.50",
+        "d)e_0001 100.00 z=0.310+-0.020",
+    ]
     assert parse(to_regions(empty_catalog(0))) == []
 
 
