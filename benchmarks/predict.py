@@ -213,6 +213,7 @@ def measure_prediction(job: Job) -> Cost:
         raise SystemExit("a survey tile failed")
     seconds, cpu = time.perf_counter() - start, cpu_seconds() - cpu
     peak = memory.stop() / job.window_bytes if memory is not None else 0.0
+    cpu -= memory.cpu_seconds if memory is not None else 0.0
     if not job.is_idle:
         forward += time_forward(module, job, job.n_windows - job.n_windows // 2)
     decoded = sum(n_decoded) / (job.n_tiles * job.n_bands * job.size**2)
@@ -245,12 +246,17 @@ def measure_common_loop(job: Job) -> Cost:
     torch.set_num_threads(1)
     module = build_module(job)
     folders = sorted((job.folder / job.kind).iterdir())
-    memory = PeakMemory(with_children=True)
-    memory.start()
+    memory = PeakMemory(with_children=True) if job.is_idle else None
+    if memory is not None:
+        memory.start()
     start, cpu = time.perf_counter(), cpu_seconds()
     common_loop.predict(module, folders, job.size, WINDOW_PX, job.folder)
     seconds, cpu = time.perf_counter() - start, cpu_seconds() - cpu
-    return Cost(seconds, cpu, memory.stop() / job.window_bytes)
+    if memory is None:
+        return Cost(seconds, cpu)
+    peak = memory.stop() / job.window_bytes
+    # To look at large processes takes much time.
+    return Cost(seconds, cpu - memory.cpu_seconds, peak)
 
 
 def count_decoded_pixels() -> list[int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import resource
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -25,12 +26,16 @@ class PeakMemory(threading.Thread):
 
     Args:
         with_children: Whether to look at the children as well.
+
+    Attributes:
+        cpu_seconds: What the looking itself took, which is no cost of what is watched [s].
     """
 
     def __init__(self, with_children: bool = False) -> None:
         super().__init__(daemon=True)
         self._with_children = with_children
         self._is_over = threading.Event()
+        self.cpu_seconds = 0.0
         self._before = self._peak = self._look()
 
     def run(self) -> None:
@@ -38,6 +43,7 @@ class PeakMemory(threading.Thread):
         pause = SECONDS_BETWEEN_LOOKS_AT_CHILDREN if self._with_children else SECONDS_BETWEEN_LOOKS
         while not self._is_over.wait(pause):
             self._peak = max(self._peak, self._look())
+            self.cpu_seconds = time.thread_time()
 
     def stop(self) -> int:
         """Return how much more than at the start there was [bytes]."""
