@@ -6,8 +6,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from hydra.types import RunMode
+from omegaconf import OmegaConf
+
+from conf import entry
+from datagen.errors import SkyfoldError
 
 ENTRIES = {
     "datagen": "datagen/run.py",
@@ -187,3 +193,18 @@ def test_slurm_is_missed_in_one_line(root: Path, tmp_path: Path) -> None:
     assert done.returncode == 2
     assert done.stderr.startswith("skyfold: expected launcher=slurm on a machine with SLURM")
     assert done.stderr.count("\n") == 1
+
+
+def test_a_job_of_a_sweep_that_failed_does_not_end_the_sweep(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An exit would: Hydra and its launchers expect exceptions."""
+    monkeypatch.setattr(entry.schema, "check_root", lambda cfg: None)
+    mode = SimpleNamespace(mode=RunMode.MULTIRUN)
+    monkeypatch.setattr(entry.HydraConfig, "get", lambda: mode)
+    with pytest.raises(SkyfoldError, match="the job ended with status 3; its log says why"):
+        entry._guarded(lambda cfg: 3, OmegaConf.create())
+    mode.mode = RunMode.RUN
+    with pytest.raises(SystemExit) as ended:
+        entry._guarded(lambda cfg: 3, OmegaConf.create())
+    assert ended.value.code == 3

@@ -14,7 +14,9 @@ from astropy.io import fits
 from astropy.units import ABmag, Jy, uJy
 
 from datagen.errors import ConfigError, DataFormatError
+from datagen.tiles import planes
 from datagen.tiles.listing import list_tiles
+from datagen.tiles.sections import HeldPixels, RowPixels
 from datagen.tiles.stack import TileBands
 from datagen.tiles.survey import SurveySettings, survey_values
 from inference.survey.records import tile_hash
@@ -279,3 +281,16 @@ def test_bad_exposure_times(
     tile(tmp_path, "T", **({} if value is None else {"EXPTIME": value}))
     with pytest.raises(DataFormatError, match=message):
         pixels(tmp_path, dataclasses.replace(survey, exposure_time="EXPTIME", calibrate=True))
+
+
+def test_damage_in_the_middle_of_a_plane_names_its_file(tmp_path: Path) -> None:
+    class Broken:
+        def __getitem__(self, key: tuple[slice, slice]) -> np.ndarray:
+            raise ValueError("decompression error")
+
+    judged = planes._Judged(Broken(), planes._is_unweighted, tmp_path / "T_weight.fits.fz")
+    mask = RowPixels(judged, (8, 8), 1)
+    image = HeldPixels(np.ones((8, 8), np.float32), 64)
+    pixels = planes.MaskedPixels(image, [mask])
+    with pytest.raises(DataFormatError, match=r"T_weight.fits.fz cannot be read; it is damaged"):
+        pixels.read(slice(0, 4), slice(0, 4), np.empty((4, 4), np.float32))

@@ -16,11 +16,10 @@ from lightning import LightningModule
 
 from conf.running import JOBS_FAILED
 from datagen.errors import CheckpointError, ConfigError, OutputError
-from datagen.files import read_json, write_json
+from datagen.files import read_json
 from datagen.tiles.survey import SurveySettings
 from inference.engine import run
 from inference.survey.loading import SurveyData
-from inference.survey.records import OutputPaths, check_run
 from inference.survey.run import SurveyRun
 from inference.survey.scores import read_scores
 from inference.survey.settings import PredictSettings
@@ -372,54 +371,3 @@ def test_ranks_with_other_checkpoints_are_refused(
     )
     with pytest.raises(CheckpointError, match=r"first rank bbbbbbbbbbbb, this one aaaaaaaaaaaa"):
         data.setup("predict")
-
-
-def test_a_gpu_that_is_too_small_is_named(
-    settings: PredictSettings,
-    survey: SurveySettings,
-    module: LightningModule,
-    tile: Callable[..., Path],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    tile(tmp_path / "tiles", "T0")
-
-    def fail(*_: object, **__: object) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory")
-
-    monkeypatch.setattr(type(module), "predict_step", fail)
-    with pytest.raises(ConfigError, match=r"predict.batch_size = 2 windows of predict.window_px"):
-        run(SurveyRun(settings, survey, module, SHA))
-
-
-@pytest.mark.parametrize("name", ["WORLD_SIZE", "SLURM_STEP_NUM_TASKS"])
-def test_tasks_that_are_no_ranks_are_refused(
-    settings: PredictSettings,
-    survey: SurveySettings,
-    module: LightningModule,
-    tile: Callable[..., Path],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    name: str,
-) -> None:
-    """Four tasks with predict.devices=1 would each predict everything."""
-    tile(tmp_path / "tiles", "T0")
-    monkeypatch.setenv(name, "4")
-    with pytest.raises(ConfigError, match=rf"to be the 4 tasks that were started \({name}\)"):
-        run(SurveyRun(settings, survey, module, SHA))
-    assert not (tmp_path / "out" / "scores").exists()
-
-
-def test_settings_that_return_to_their_defaults_are_named(tmp_path: Path) -> None:
-    paths = OutputPaths(tmp_path)
-    before = {"checkpoint": SHA, "settings": {"survey.weight_hdu": 2}, "run_hash": "a"}
-    write_json(paths.run, before)
-    now = {"checkpoint": SHA, "settings": {}, "run_hash": "b"}
-    with pytest.raises(ConfigError, match=r"survey.weight_hdu = 2, now None"):
-        check_run(paths, now, overwrite=False)
-
-
-def test_only_compiled_runs_say_so(settings: PredictSettings) -> None:
-    assert "compile" not in settings.result_settings()
-    compiled = dataclasses.replace(settings, compile=True)
-    assert compiled.result_settings()["compile"] is True
