@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO := demo
+# One worker per core, at most four: some tests hold survey tiles or start processes of their own.
+PARALLEL := -n auto --maxprocesses 4 --dist loadfile
 
 .PHONY: help install demo test test-all check format doctor clean
 .DEFAULT_GOAL := help
@@ -24,10 +26,10 @@ demo: $(READY)  ## Simulate, train, predict and score in a few minutes; results 
 	$(BIN)/python demo.py $(DEMO)
 
 test: $(READY)  ## Run the default tests (under 6 minutes on two cores)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
 test-all: $(READY)  ## Run every test, also the slow ones
-	$(BIN)/python -m pytest -m ''
+	$(BIN)/python -m pytest $(PARALLEL) -m ''
 
 check: $(READY)  ## What continuous integration runs: format, lint, types, tests
 	$(BIN)/ruff format --check .
