@@ -4,7 +4,8 @@ Pure functions of broadcastable tensors, differentiable, in any dtype and on any
 in arcsec; `alpha` is the reduced deflection: grad psi = alpha and div alpha = 2 kappa. x and y are
 counted from the centre of the lens, of ellipsoids and rods along their own axes (see `rotated`).
 
-Round halos come as functions of r^2: `*_pull` is alpha(r) / r, so that alpha = pull (x, y).
+Round halos are functions of r^2, and theta_e is the Einstein radius of their total mass if it were
+a point [arcsec]. `*_pull` is alpha(r) / r for theta_e = 1, so that alpha = theta_e^2 pull (x, y).
 """
 
 from __future__ import annotations
@@ -96,9 +97,9 @@ def shear_psi(x: Tensor, y: Tensor, gamma_1: Tensor, gamma_2: Tensor) -> Tensor:
     return 0.5 * gamma_1 * (x**2 - y**2) + gamma_2 * x * y
 
 
-def point_pull(r2: Tensor, theta_e: Tensor) -> Tensor:
-    """alpha(r) / r of a point mass, theta_e^2 / r^2."""
-    return theta_e**2 / r2
+def point_pull(r2: Tensor) -> Tensor:
+    """alpha(r) / r of a point mass, 1 / r^2."""
+    return r2.reciprocal()
 
 
 def point_psi(r2: Tensor, theta_e: Tensor) -> Tensor:
@@ -106,12 +107,12 @@ def point_psi(r2: Tensor, theta_e: Tensor) -> Tensor:
     return 0.5 * theta_e**2 * torch.log(r2)
 
 
-def disc_pull(r2: Tensor, theta_e: Tensor, radius: Tensor) -> Tensor:
-    """alpha(r) / r of a uniform disc, theta_e^2 / max(r, radius)^2."""
-    return theta_e**2 / torch.maximum(r2, radius**2)
+def disc_pull(r2: Tensor, radius: Tensor) -> Tensor:
+    """alpha(r) / r of a uniform disc, 1 / max(r, radius)^2."""
+    return torch.maximum(r2, radius**2).reciprocal()
 
 
-def sis_pull(r2: Tensor, theta_e: Tensor, r_t: Tensor) -> Tensor:
+def sis_pull(r2: Tensor, r_t: Tensor) -> Tensor:
     """alpha(r) / r of an isothermal sphere whose density falls as r^-4 beyond r_t.
 
     rho ~ r^-2 (r^2 + r_t^2)^-1, the pseudo-Jaffe profile of Munoz, Kochanek & Keeton 2001,
@@ -120,10 +121,9 @@ def sis_pull(r2: Tensor, theta_e: Tensor, r_t: Tensor) -> Tensor:
 
     Args:
         r2: Squared radius [arcsec^2], > 0.
-        theta_e: Einstein radius of the total mass as a point [arcsec].
         r_t: Truncation radius [arcsec].
     """
-    return theta_e**2 / r_t * (torch.rsqrt(r2) - 1.0 / (torch.sqrt(r2 + r_t**2) + r_t))
+    return (torch.rsqrt(r2) - 1.0 / (torch.sqrt(r2 + r_t**2) + r_t)) / r_t
 
 
 def sis_kappa(r2: Tensor, theta_e: Tensor, r_t: Tensor) -> Tensor:
@@ -143,14 +143,13 @@ def _tnfw_mass(tau: Tensor) -> Tensor:
     return (tau**2 - 1.0) * torch.log(tau) + math.pi * tau - (tau**2 + 1.0)
 
 
-def tnfw_pull(r2: Tensor, theta_e: Tensor, r_s: Tensor, r_t: Tensor) -> Tensor:
+def tnfw_pull(r2: Tensor, r_s: Tensor, r_t: Tensor) -> Tensor:
     """alpha(r) / r of an NFW halo whose density is cut by r_t^2 / (r^2 + r_t^2).
 
     Baltz, Marshall & Oguri 2009, doi:10.1088/1475-7516/2009/01/015, equation A11.
 
     Args:
         r2: Squared radius [arcsec^2], > 0.
-        theta_e: Einstein radius of the total mass as a point [arcsec].
         r_s: Scale radius [arcsec].
         r_t: Truncation radius [arcsec].
     """
@@ -163,7 +162,7 @@ def tnfw_pull(r2: Tensor, theta_e: Tensor, r_s: Tensor, r_t: Tensor) -> Tensor:
         + root * (log * (tau - 1.0 / tau) - math.pi)
         + (math.pi * tau + (tau**2 - 1.0) * torch.log(tau))
     )
-    return theta_e**2 / _tnfw_mass(tau) * inside / r2
+    return inside / (_tnfw_mass(tau) * r2)
 
 
 def tnfw_kappa(r2: Tensor, theta_e: Tensor, r_s: Tensor, r_t: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from datagen.lenses.deflectors import (
     Vector,
     disc_pull,
     multipole_alpha,
+    point_pull,
     rod_alpha,
     rotated,
     shear_alpha,
@@ -30,7 +31,7 @@ from datagen.lenses.scene import PROFILES, Rods, Scenes, Sersics, Subhalos
 # Square of the radius inside which subhalos are softened [arcsec^2]: keeps 1 / r^2 finite.
 _CORE2 = 1e-8
 # Rays x subhalos evaluated at once; on the CPU what stays in the cache of one core.
-_CHUNK_CPU, _CHUNK_GPU = 2**15, 2**27
+_CHUNK_CPU, _CHUNK_GPU = 2**16, 2**27
 
 
 @dataclass(frozen=True)
@@ -76,12 +77,26 @@ def render(scenes: Scenes, grid: Grid, psf: Tensor | None = None) -> Tensor:
     Args:
         scenes: B scenes.
         grid: Pixels and rays.
-        psf: Kernel of unit sum with odd sides, sampled every `grid.ray_scale`, shape (k, k) or
-            (B, k, k); None for no blurring.
+        psf: Kernel of unit sum with odd sides, sampled every `grid.ray_scale`, shape (k, k); None
+            for no blurring.
 
     Returns:
         Counts per pixel, shape (B, 1, side, side), in the scene's dtype.
     """
+    n_images = _at_once(grid.n_rays**2, scenes.theta_e)
+    images = [
+        _render(scenes[start : start + n_images], grid, psf)
+        for start in range(0, len(scenes), n_images)
+    ]
+    return torch.cat(images)
+
+
+def _at_once(n_rays: int, like: Tensor) -> int:
+    """Return how many planes of `n_rays` values fit the working memory of one operation."""
+    return max(1, (_CHUNK_GPU if like.is_cuda else _CHUNK_CPU) // n_rays)
+
+
+def _render(scenes: Scenes, grid: Grid, psf: Tensor | None) -> Tensor:
     axis = grid.axis(scenes.theta_e)
     x, y = axis[None, None, :], axis[None, :, None]
     alpha_x, alpha_y = deflection(scenes, axis)
@@ -136,54 +151,44 @@ def _sum(a: Vector, b: Vector) -> Vector:
 def subhalo_deflection(subhalos: Subhalos, axis: Tensor) -> Vector:
     """Return the deflection of all subhalos [arcsec], each component of shape (B, R, R).
 
-    sum g_i (x - x_i) = x sum g_i - sum g_i x_i with g the pull of each: one matrix product of the
-    pulls with (1, x_i, y_i) does the sums, in chunks of rays that stay in the cache.
+    sum g_i (x - x_i) = x sum g_i - sum g_i x_i with g the pull of each: one matrix product of
+    (1, x_i, y_i) with the pulls does the sums, for as many rays as stay in the cache.
 
     Args:
         subhalos: (B, N) each.
         axis: Positions of the rays along x and y [arcsec], shape (R,).
     """
     n_images, n_halos = subhalos.x.shape
-    rays = len(axis) ** 2
-    budget = _CHUNK_GPU if axis.is_cuda else _CHUNK_CPU
-    n_rows = max(1, budget // (rays * n_halos))
-    n_columns = max(1, min(n_halos, budget // rays))
-    moments = [
-        _moments(subhalos[start : start + n_rows], axis, n_columns)
-        for start in range(0, n_images, n_rows)
-    ]
-    total, by_x, by_y = torch.cat(moments).reshape(n_images, 3, len(axis), len(axis)).unbind(1)
-    return axis[None, None, :] * total - by_x, axis[None, :, None] * total - by_y
+    step = _at_once(n_halos * len(axis) ** 2, axis)
+    sums = [_moments(subhalos[start : start + step], axis) for start in range(0, n_images, step)]
+    total, by_x, by_y = torch.cat(sums).unbind(1)
+    return axis * total - by_x, axis[:, None] * total - by_y
 
 
-def _moments(subhalos: Subhalos, axis: Tensor, n_columns: int) -> Tensor:
-    """Return sum g_i (1, x_i, y_i), shape (B, 3, rays)."""
-    x2 = (axis - subhalos.x[..., None]) ** 2 + _CORE2
-    y2 = (axis - subhalos.y[..., None]) ** 2
+def _moments(subhalos: Subhalos, axis: Tensor) -> Tensor:
+    """Return sum g_i (1, x_i, y_i), shape (B, 3, R, R)."""
+    n_images, n_halos = subhalos.x.shape
+    x2 = ((axis - subhalos.x[..., None]) ** 2 + _CORE2)[:, :, None, :]
+    y2 = ((axis - subhalos.y[..., None]) ** 2)[:, :, :, None]
     weights = torch.stack([torch.ones_like(subhalos.x), subhalos.x, subhalos.y], 1)
-    if subhalos.profile == "point":
-        weights = weights * subhalos.theta_e[:, None] ** 2
-    total: Tensor | None = None
-    for start in range(0, x2.shape[1], n_columns):
-        part = slice(start, start + n_columns)
-        r2 = (x2[:, part, None, :] + y2[:, part, :, None]).flatten(2)
-        term = torch.bmm(weights[:, :, part], _pull(subhalos, part, r2))
-        total = term if total is None else total + term
-    assert total is not None
-    return total
+    weights = weights * (subhalos.theta_e**2)[:, None]
+    n_rows = _at_once(n_images * n_halos * len(axis), axis)
+    sums = []
+    for start in range(0, len(axis), n_rows):
+        r2 = (x2 + y2[:, :, start : start + n_rows]).flatten(2)
+        sums.append(torch.bmm(weights, _pull(subhalos, r2)))
+    return torch.cat(sums, 2).reshape(n_images, 3, len(axis), len(axis))
 
 
-def _pull(subhalos: Subhalos, part: slice, r2: Tensor) -> Tensor:
-    """Return alpha / r [1] of the subhalos `part`, shape (B, n, rays); of points per theta_e^2."""
+def _pull(subhalos: Subhalos, r2: Tensor) -> Tensor:
+    """Return alpha / r of each subhalo for theta_e = 1 [arcsec^-2], shape (B, N, rays)."""
+    r_s, r_t = subhalos.r_s[..., None], subhalos.r_t[..., None]
     if subhalos.profile == "point":
-        return r2.reciprocal()
-    theta_e, r_s, r_t = (
-        getattr(subhalos, name)[:, part, None] for name in ("theta_e", "r_s", "r_t")
-    )
+        return point_pull(r2)
     if subhalos.profile == "sis":
-        return sis_pull(r2, theta_e, r_t)
+        return sis_pull(r2, r_t)
     if subhalos.profile == "tnfw":
-        return tnfw_pull(r2, theta_e, r_s, r_t)
+        return tnfw_pull(r2, r_s, r_t)
     raise ConfigError(
         f"profile = {subhalos.profile}, but it must be one of {', '.join(PROFILES)}",
         subhalos.profile,
@@ -197,7 +202,7 @@ def _rod_deflection(rods: Rods, axis: Tensor) -> Vector:
     theta_v, length = _column(rods.theta_v), _column(rods.length)
     alpha = rotated(lambda u, v: rod_alpha(u, v, theta_v, length), x, y, _column(rods.angle))
     if rods.is_compensated:
-        pull = -disc_pull(x**2 + y**2, theta_v, 0.5 * length)
+        pull = -(theta_v**2) * disc_pull(x**2 + y**2, 0.5 * length)
         alpha = _sum(alpha, (pull * x, pull * y))
     return alpha
 
@@ -222,13 +227,13 @@ def convolve(image: Tensor, psf: Tensor) -> Tensor:
 
     Args:
         image: (B, R, R).
-        psf: (k, k) or (B, k, k), odd k, centred on its middle pixel.
+        psf: (k, k), odd k, centred on its middle pixel.
 
     Returns:
         (B, R, R).
     """
     side, kernel = image.shape[-1], psf.shape[-1]
-    if kernel % 2 == 0 or psf.shape[-2] != kernel:
+    if kernel % 2 == 0 or psf.shape != (kernel, kernel):
         raise ConfigError(
             f"psf has shape {tuple(psf.shape)}, but its sides must be equal and odd", psf.shape
         )
