@@ -40,7 +40,7 @@ def arctan_ratio(y: Tensor) -> Tensor:
     Args:
         y: > 0. The relative error is below 4e-7 in float32 and 1e-15 in float64 for y > 1e-4.
     """
-    n_halvings, degree = (6, 8) if y.dtype == torch.float64 else (4, 6)
+    n_halvings, degree = (5, 8) if y.dtype == torch.float64 else (4, 6)
     root = torch.sqrt(y)
     scale = 1.0 + root
     for _ in range(n_halvings - 1):
