@@ -197,7 +197,7 @@ def _moments(subhalos: Subhalos, axis: Tensor) -> Tensor:
 
 
 def _pull(subhalos: Subhalos, r2: Tensor) -> Tensor:
-    """Return alpha / r of each subhalo for theta_e = 1 [arcsec^-2], shape (B, N, rays); may change r2."""
+    """Return alpha / r of each subhalo for theta_e = 1, shape (B, N, rays); may change r2."""
     r_s, r_t = subhalos.r_s[..., None], subhalos.r_t[..., None]
     if subhalos.profile == "point":
         return r2.reciprocal_()  # `point_pull` without a second array; r2 is not used again
