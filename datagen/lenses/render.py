@@ -29,8 +29,9 @@ from datagen.lenses.deflectors import (
 from datagen.lenses.light import elliptical_r2, sersic, sersic_peak
 from datagen.lenses.scene import PROFILES, Rods, Scenes, Sersics, Subhalos
 
-# Square of the radius inside which subhalos are softened [arcsec^2]: keeps 1 / r^2 finite.
-_CORE2 = 1e-8
+# Square of the radius inside which subhalos are softened [arcsec^2]: keeps rounding below 0.1 arcsec
+# where a ray hits a point mass.
+_CORE2 = {torch.float32: 1e-8, torch.float64: 1e-16}
 # Rays x subhalos evaluated at once; on the CPU what stays in the cache of one core.
 _CHUNK_CPU, _CHUNK_GPU = 2**17, 2**27
 
@@ -180,7 +181,7 @@ def subhalo_deflection(subhalos: Subhalos, axis: Tensor) -> Vector:
     """
     n_images, n_halos = subhalos.x.shape
     side = len(axis)
-    x2 = ((axis - subhalos.x[..., None]) ** 2 + _CORE2)[:, :, None, :]
+    x2 = ((axis - subhalos.x[..., None]) ** 2 + _CORE2[axis.dtype])[:, :, None, :]
     y2 = ((axis - subhalos.y[..., None]) ** 2)[:, :, :, None]
     weights = torch.stack([torch.ones_like(subhalos.x), subhalos.x, subhalos.y], 1)
     weights = weights * (subhalos.theta_e**2)[:, None]

@@ -16,7 +16,7 @@ from datagen.errors import ConfigError
 from datagen.lenses import render as render_module
 from datagen.lenses.light import elliptical_r2, sersic, sersic_b, sersic_peak
 from datagen.lenses.observe import Psf, psf_kernel
-from datagen.lenses.render import Grid, convolve, deflection, render
+from datagen.lenses.render import Grid, convolve, deflection, render, subhalo_deflection
 from datagen.lenses.scene import Multipoles, Rods, Scenes, Sersics
 
 MakeScenes = Callable[..., Scenes]
@@ -82,6 +82,21 @@ def test_float32_images_are_those_of_float64(make_scenes: MakeScenes) -> None:
         image = render(make_scenes(4, 8, profile, dtype=torch.float32), GRID, PSF.float())
         assert image.dtype == torch.float32
         assert (image - exact).abs().max() < 2e-5 * exact.max()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_ray_through_the_middle_of_a_subhalo_is_harmless(
+    make_scenes: MakeScenes, dtype: torch.dtype
+) -> None:
+    axis = torch.linspace(-1.0, 1.0, 5, dtype=dtype)
+    for profile in ("point", "sis", "tnfw"):
+        subhalos = make_scenes(1, 1, profile, dtype).subhalos
+        assert subhalos is not None
+        there = dataclasses.replace(subhalos, x=axis[None, 3:4], y=axis[None, 1:2])
+        alpha_x, alpha_y = subhalo_deflection(there, axis)
+        assert torch.isfinite(alpha_x).all()
+        assert alpha_x[0, 1, 3].abs() < 0.1
+        assert alpha_y[0, 1, 3].abs() < 0.1
 
 
 def test_the_working_memory_does_not_change_images(
