@@ -81,7 +81,8 @@ def psf_kernel(psf: Psf, ray_scale: float) -> Tensor:
     """
     side = 2 * math.ceil(psf.radius_arcsec / ray_scale) + 1
     image = psf.galsim().drawImage(nx=side, ny=side, scale=ray_scale, dtype=float)
-    kernel = torch.from_numpy(image.array.copy())
+    # GalSim's transforms leave values of -1e-12 far out
+    kernel = torch.from_numpy(image.array.copy()).clamp(min=0.0)
     return kernel / kernel.sum()
 
 

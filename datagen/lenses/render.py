@@ -29,7 +29,7 @@ from datagen.lenses.deflectors import (
 from datagen.lenses.light import elliptical_r2, sersic, sersic_peak
 from datagen.lenses.scene import PROFILES, Rods, Scenes, Sersics, Subhalos
 
-# Square of the radius inside which subhalos are softened [arcsec^2]: keeps rounding below 0.1 arcsec
+# Square of the radius inside which subhalos are softened [arcsec^2]: keeps rounding below 0.1"
 # where a ray hits a point mass.
 _CORE2 = {torch.float32: 1e-8, torch.float64: 1e-16}
 # Rays x subhalos evaluated at once; on the CPU what stays in the cache of one core.
