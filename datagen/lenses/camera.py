@@ -215,7 +215,11 @@ class Exposure:
     basis: Tensor | None = None
 
     def with_basis(self) -> Exposure:
-        """Add what `delta_chi2` needs; all parameters of the smooth model act in all bands."""
+        """Add what `delta_chi2` needs.
+
+        All parameters of the smooth model act in all bands. Derivatives are those of the lens
+        without halos on the line of sight.
+        """
         camera = self.camera
         parts = [
             smooth_jacobian(one, camera.grid, psf, has_sky=False)
