@@ -90,10 +90,10 @@ def _same_scale(before: float | None, now: float | None) -> bool:
 
 
 def _is_stretch(value: object) -> bool:
-    if not isinstance(value, dict) or set(value) != {"kind", "softening", "mean", "std"}:
+    if not isinstance(value, dict):
         return False
-    numbers = [value[name] for name in ("softening", "mean", "std")]
-    return all(isinstance(row, list) and all(is_number(x) for x in row) for row in numbers)
+    rows = [value.get(name) for name in ("softening", "mean", "std")]
+    return all(isinstance(row, list) and bool(row) and all(map(is_number, row)) for row in rows)
 
 
 _SPLITS = {
