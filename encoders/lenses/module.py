@@ -158,7 +158,8 @@ class LensModule(LightningModule):
         values: dict[str, float | Tensor] = {
             f"val/{name}": value for name, value in self.figures(answers).items()
         }
-        values |= {f"train/{name}": value for name, value in self.running.compute().items()}
+        if self.running.update_called:
+            values |= {f"train/{name}": value for name, value in self.running.compute().items()}
         self._log(values | {"val/temperature": float(self.temperature)})
 
     def on_test_epoch_start(self) -> None:
