@@ -146,6 +146,13 @@ def spoil(folder: Path, image: Any) -> Path:  # noqa: ANN401 - whatever numpy ca
         ("none", ["model.loss.label_smoothing=1"], ConfigError, r"label_smoothing = 1"),
         ("none", ["model.calibration.coverage=0"], ConfigError, r"coverage = 0"),
         ("none", ["model.augment.blur=1"], ConfigError, r"blur"),
+        ("none", ["model=e2cnn", "data.side=16"], ConfigError, r"side.* got side = 16"),
+        (
+            "none",
+            ["model=e2cnn", "model.network.group=Q8"],
+            ConfigError,
+            r"group to be one of .*but got 'Q8'",
+        ),
         ("class", [], DataNotFoundError, r"train has no folder of the class vortex"),
         ("nan", [], DataFormatError, r"0\.npy has 1 pixels that are NaN"),
         ("pickle", [], DataFormatError, r"0\.npy is refused: it holds Python objects"),
