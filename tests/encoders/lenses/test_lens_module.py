@@ -114,10 +114,13 @@ def test_only_the_allowed_symmetries_are_drawn(
 
 def test_validation_fits_temperature_and_threshold(card: Options, options: Options) -> None:
     module = LensModule(card, **options)
+    torch.manual_seed(0)
+    module.network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(17 * 17, 3))
+    module.network[1].weight.data *= 5.0
     logged = validate(module, batch(300))
     answers = module.validated
     assert isinstance(answers, Answers)
-    # An untrained network knows nothing: any confidence is too high.
+    # It knows nothing: any confidence is too high.
     assert float(module.temperature) > 1.0
     assert logged["val/temperature"] == pytest.approx(float(module.temperature))
     p = answers.probabilities(float(module.temperature))
