@@ -11,6 +11,8 @@ from encoders.calibration import share_to_keep
 
 MAX_STEPS = 100
 TOLERANCE = 1e-10
+# Above it, all classes are about equally likely.
+HOTTEST = 100.0
 # Largest factor by which one step changes the temperature.
 LONGEST_STEP = 2.0
 
@@ -42,7 +44,7 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
         labels: (n,), int64.
 
     Returns:
-        T; 1 without images, for logits that are not finite, and where no T > 0 is best.
+        T, at most 100; 1 without images, and for logits that are not finite.
     """
     if not len(logits) or not torch.isfinite(logits).all():
         return 1.0
@@ -60,7 +62,7 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
         if abs(inverse - before) <= TOLERANCE * before:
             break
     # Where higher logits do not mean a likelier class, the minimum is at 1 / T <= 0.
-    return float(inverse**-share) if inverse > TOLERANCE else 1.0
+    return float(min(1.0 / inverse, HOTTEST) ** share)
 
 
 def _slopes(logits: Tensor, labels: Tensor, inverse: float, spread: float) -> tuple[Tensor, Tensor]:
