@@ -39,7 +39,11 @@ CARD = {
     "prevalence": 0.1,
 }
 # Groups that other groups include, with where they stand.
-INNER = {"prior": ("datagen", "prior@data_gen.prior"), "image": ("datagen", "image@data_gen.image")}
+INNER = {
+    "prior": ("datagen", "prior@data_gen.prior"),
+    "image": ("datagen", "image@data_gen.image"),
+    "survey": ("predict", "survey"),
+}
 
 
 def places_of(path: Path) -> list[tuple[str, str]]:
@@ -123,6 +127,10 @@ def test_a_survey_is_chosen_where_survey_tiles_are_read() -> None:
     assert settings.content()["survey"]["bands"] == ["g", "r", "z"]
     with pytest.raises(ConfigCompositionException, match="Could not override 'survey'"):
         composed("datagen", "data_gen=fields", "survey=generic")
+    assert composed("predict", "survey=generic").survey.name == "generic"
+    assert composed("predict", "predict=lenses").survey is None
+    with pytest.raises(ConfigCompositionException, match="Could not override 'survey'"):
+        composed("predict", "predict=lenses", "survey=generic")
 
 
 @pytest.mark.parametrize("name", ["fields", "survey", "tiles"])
