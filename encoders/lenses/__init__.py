@@ -1,0 +1,1 @@
+"""Strong lenses: what kind of dark-matter substructure an image shows."""

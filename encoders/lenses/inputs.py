@@ -1,0 +1,38 @@
+"""Checks of what a network is built for, and of what it is given."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from datagen.errors import ConfigError
+
+
+def check_inputs(in_channels: int, n_classes: int, side: int, least_side: int = 1) -> None:
+    """Raise `ConfigError` unless a network can be built for these images and classes.
+
+    Args:
+        in_channels: Bands of an image, >= 1.
+        n_classes: Classes to tell apart, >= 2.
+        side: Side of an image [px].
+        least_side: The smallest side of which something is left at the network's end [px].
+    """
+    given = {"in_channels": in_channels, "n_classes": n_classes, "side": side}
+    least = {"in_channels": 1, "n_classes": 2, "side": least_side}
+    for name, value in given.items():
+        if value < least[name]:
+            raise ConfigError(
+                f"expected {name} >= {least[name]} for this network, but got {name} = {value}",
+                value,
+                f">= {least[name]}",
+            )
+
+
+def check_images(images: Tensor, in_channels: int, side: int) -> None:
+    """Raise `ConfigError` unless images are (B, in_channels, side, side)."""
+    if images.ndim != 4 or images.shape[1:] != (in_channels, side, side):
+        raise ConfigError(
+            f"expected images of shape (B, {in_channels}, {side}, {side}), for which the network "
+            f"was built, but got {tuple(images.shape)}",
+            tuple(images.shape),
+            (in_channels, side, side),
+        )
