@@ -1,0 +1,125 @@
+"""Steerable convolutions of e2cnn as ordinary modules, and what stands between them.
+
+e2cnn's own convolution keeps its expanded filter as a buffer, which `eval()` writes and `train()`
+deletes: checkpoints may carry filters of other weights, a load in evaluation mode has no effect,
+and what was in evaluation mode cannot be copied or trained further; bases are shared by all
+networks of a process. Here a convolution has coefficients and its own copy of the basis. Filters
+are never stored: no order of loading, evaluating and training matters.
+
+References: Weiler & Cesa 2019, "General E(2)-Equivariant Steerable CNNs", arXiv:1911.08251.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import conv2d
+
+from encoders.lenses.e2cnn_compat import enn
+
+
+class SteerableConv(nn.Module):
+    """Convolution whose filters are linear combinations of a basis of steerable kernels.
+
+    `filter = sum_i weights_i basis_i`, the most general convolution between the two types of
+    fields (Weiler & Cesa 2019) up to the band limits of e2cnn. The sum is formed in every forward
+    pass, in full precision under autocast as well; it costs little beside the convolution.
+
+    Args:
+        in_type: Fields of the input; equal representations stand together.
+        out_type: Fields of the output, likewise.
+        kernel_size: Side of the filters [px], odd.
+        stride: Stride [px].
+        padding: Zeros around the image [px]; by default the side is kept.
+    """
+
+    basis_print: Tensor
+
+    def __init__(
+        self,
+        in_type: enn.FieldType,
+        out_type: enn.FieldType,
+        kernel_size: int,
+        stride: int = 1,
+        padding: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.in_channels, self.out_channels = int(in_type.size), int(out_type.size)
+        self.kernel_size, self.stride = kernel_size, stride
+        self.padding = kernel_size // 2 if padding is None else padding
+        layer = enn.R2Conv(in_type, out_type, kernel_size, bias=False, initialize=False)
+        # The variances of equal layers are computed once per process.
+        enn.init.generalized_he_init(layer.weights.data, layer.basisexpansion, cache=True)
+        self.weights = nn.Parameter(layer.weights.detach().clone())
+        self._blocks = list(_blocks(layer.basisexpansion))
+        for i, block in enumerate(self._blocks):
+            # Not in checkpoints: it follows from the types. A copy: e2cnn shares its own.
+            self.register_buffer(f"basis_{i}", block.pop("basis").clone(), persistent=False)
+        self.register_buffer("basis_print", self._print())
+
+    def filters(self) -> Tensor:
+        """Return the filters (C_out, C_in, k, k)."""
+        k = self.kernel_size
+        filters = self.weights.new_zeros(self.out_channels, self.in_channels, k, k)
+        for i, block in enumerate(self._blocks):
+            basis = self.get_buffer(f"basis_{i}")
+            weights = self.weights[block["weights"]].view(*block["fields"], len(basis))
+            made = torch.einsum("boip,nmb->nomip", basis, weights)
+            rows, columns = block["rows"], block["columns"]
+            filters[rows, columns] = made.reshape(filters[rows, columns].shape)
+        return filters
+
+    def forward(self, fields: Tensor) -> Tensor:
+        """Return (B, C_out, H', W') for fields (B, C_in, H, W)."""
+        with torch.autocast(fields.device.type, enabled=False):
+            filters = self.filters()
+        return conv2d(fields, filters, stride=self.stride, padding=self.padding)
+
+    @torch.no_grad()
+    def _print(self) -> Tensor:
+        """Return numbers that tell the bases of other groups or releases apart (n_blocks,)."""
+        bases = [self.get_buffer(f"basis_{i}").flatten() for i in range(len(self._blocks))]
+        return torch.stack([torch.arange(len(b)).cos().to(b) @ b for b in bases])
+
+    def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *more: Any) -> None:  # noqa: ANN401
+        """Refuse coefficients that mean something else here, though their number fits."""
+        theirs = state.get(f"{prefix}basis_print", self.basis_print)
+        ours = self.basis_print
+        if theirs.shape != ours.shape or not torch.allclose(theirs.to(ours), ours, 0.02, 0.02):
+            *_, errors = more
+            errors.append(f"{prefix}weights belong to another basis: another group?")
+        super()._load_from_state_dict(state, prefix, *more)
+
+    @torch.no_grad()
+    def plain(self) -> nn.Conv2d:
+        """Return the same convolution as an ordinary one."""
+        channels = (self.in_channels, self.out_channels)
+        geometry = (self.kernel_size, self.stride, self.padding)
+        conv = nn.Conv2d(*channels, *geometry, bias=False).to(self.weights)
+        conv.weight.copy_(self.filters())
+        return conv
+
+    def extra_repr(self) -> str:
+        """Return what distinguishes the layer, as in `nn.Conv2d`."""
+        return (
+            f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, "
+            f"stride={self.stride}, padding={self.padding}"
+        )
+
+
+def _blocks(expansion: Any) -> Iterator[dict[str, Any]]:  # noqa: ANN401 - e2cnn ships no types
+    """Yield for each pair of representations its basis (b, o, i, k, k) and where its filters go."""
+    for pair in expansion._representations_pairs:
+        first, last = expansion._weights_ranges[pair]
+        rows, columns = (getattr(expansion, f"{side}_indices_{pair}") for side in ("out", "in"))
+        basis = getattr(expansion, f"block_expansion_{pair}").sampled_basis
+        yield {
+            "basis": basis,
+            "weights": slice(first, last),
+            "fields": (expansion._out_count[pair[1]], expansion._in_count[pair[0]]),
+            "rows": slice(int(rows[0]), int(rows[1])),
+            "columns": slice(int(columns[0]), int(columns[1])),
+        }

@@ -1,0 +1,64 @@
+"""Lens networks as ordinary torch modules, for prediction and for other programs."""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from datagen.errors import ConfigError
+from encoders.lenses.residual import HasPlain
+
+
+def plain(network: nn.Module) -> nn.Module:
+    """Return the same function in evaluation mode, as ordinary modules, for prediction.
+
+    Steerable filters are expanded once, batch normalisations become part of the convolutions
+    before them, and the memory is laid out with channels last. The network itself is left alone,
+    and the result knows nothing of what happens to it later.
+
+    Args:
+        network: Any network; a method `plain()` of its own or of a part comes first.
+
+    Returns:
+        Module of the same signature, without gradients.
+    """
+    made = _replaced(copy.deepcopy(network)).eval().requires_grad_(False)
+    # torch's own types lack this argument.
+    made.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return made
+
+
+def _replaced(module: nn.Module) -> nn.Module:
+    """Replace in a module all that knows an ordinary form of itself."""
+    if isinstance(module, HasPlain):
+        return module.plain()
+    for name, child in module.named_children():
+        setattr(module, name, _replaced(child))
+    return module
+
+
+def save_onnx(network: nn.Module, path: Path, in_channels: int, side: int) -> None:
+    """Write `plain(network)` as an ONNX file for batches of any size.
+
+    Args:
+        network: Any network.
+        path: File to write.
+        in_channels: Channels of the images.
+        side: Side of the images [px].
+
+    Raises:
+        ConfigError: The packages that write ONNX are not installed.
+    """
+    if importlib.util.find_spec("onnxscript") is None:
+        raise ConfigError("writing ONNX needs two more packages: pip install onnx onnxscript")
+    batch = torch.export.Dim("batch")
+    images = torch.zeros(2, in_channels, side, side)
+    program = torch.onnx.export(
+        plain(network), (images,), dynamo=True, dynamic_shapes=({0: batch},)
+    )
+    assert program is not None
+    program.save(str(path))
