@@ -51,3 +51,51 @@ def augment(tensors: Sequence[Tensor], symmetries: Sequence[int]) -> list[Tensor
         torch.stack([apply_symmetry(x, s) for x, s in zip(tensor, symmetries, strict=True)])
         for tensor in tensors
     ]
+
+
+def random_symmetries(seed: int, epoch: int, index: Tensor, n_symmetries: int) -> Tensor:
+    """Draw a symmetry for each of many samples, on their device.
+
+    The integer hash of SplitMix64 (Steele, Lea & Flood 2014, doi:10.1145/2660193.2660195) of
+    (seed, epoch, index): nothing else counts, as in `symmetry_of`.
+
+    Args:
+        seed: Of the augmentation.
+        epoch: Number of the epoch.
+        index: Numbers of the samples (B,), int64.
+        n_symmetries: How many there are to choose from.
+
+    Returns:
+        Numbers from 0 to n_symmetries - 1 (B,), int64.
+    """
+    value = index * _signed(0x9E3779B97F4A7C15) + stream_seed(seed, epoch, "symmetries")
+    value = (value ^ _shifted(value, 30)) * _signed(0xBF58476D1CE4E5B9)
+    value = (value ^ _shifted(value, 27)) * _signed(0x94D049BB133111EB)
+    return _shifted(value ^ _shifted(value, 31), 32) % n_symmetries
+
+
+def apply_symmetries(images: Tensor, symmetries: Tensor) -> Tensor:
+    """Apply to each square image its own symmetry, without waiting for the device.
+
+    Args:
+        images: (B, C, H, H).
+        symmetries: See `apply_symmetry` (B,), int64, on the same device.
+
+    Returns:
+        (B, C, H, H).
+    """
+    n_images, n_channels, side, _ = images.shape
+    pixels = torch.arange(side * side, device=images.device).view(side, side)
+    moved = torch.stack([apply_symmetry(pixels, s).flatten() for s in range(N_SYMMETRIES)])
+    places = moved[symmetries][:, None].expand(n_images, n_channels, -1)
+    return images.flatten(2).gather(2, places).view_as(images)
+
+
+def _signed(value: int) -> int:
+    """Return 64 bits as torch's signed integers, whose products wrap around in the same way."""
+    return value - (1 << 64) if value >= 1 << 63 else value
+
+
+def _shifted(value: Tensor, n_bits: int) -> Tensor:
+    """Shift to the right and fill up with zeros; torch repeats the sign."""
+    return (value >> n_bits) & ((1 << (64 - n_bits)) - 1)

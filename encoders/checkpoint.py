@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
-import math
 import pickle
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,22 +15,11 @@ import torch
 from lightning.pytorch import LightningModule
 
 from datagen.errors import CheckpointError, ConfigError, DataNotFoundError
-from datagen.tiles.bands import SCALE_TOLERANCE, check_zero_point
+from encoders.cards import command_for, rules_of
 
 log = logging.getLogger(__name__)
 
 HPARAMS = "hyper_parameters"
-CARD_KEYS = ("task", "bands", "pixel_scale", "zero_point", "cell_px", "data_hash", "prevalence")
-# Entries of the card that a resumed training must share, as the user knows them.
-RESUME_KEYS = {
-    "bands": "data.bands",
-    "cell_px": "cell_px",
-    "pixel_scale": "pixel_scale",
-    "zero_point": "zero_point",
-    "splits": "data.splits",
-    "split_seed": "data.seed",
-    "data_hash": "data_hash (training files in data.data_dir)",
-}
 
 
 def load_checkpoint(path: Path, task: str) -> LightningModule:
@@ -59,25 +47,25 @@ def load_with_sha256(path: Path, task: str) -> tuple[LightningModule, str]:
     path = Path(path)
     if not path.is_file():
         raise DataNotFoundError(
-            f"checkpoint {path} does not exist; make it with: python train.py model={task}",
+            f"checkpoint {path} does not exist; make it with: {command_for(task)}",
             str(path),
         )
     data = _bytes(path)
     content = _content(path, data)
     card = _card(path, content, task)
     try:
-        module = _module_class(task)(**content[HPARAMS])
-        _check_complete(path, module, content["state_dict"], task)
+        module = rules_of(task).module_class()(**content[HPARAMS])
+        _check_complete(path, module, content["state_dict"], card)
         module.load_state_dict(content["state_dict"])
     except CheckpointError:
         raise
     except Exception as error:  # whatever a value that someone else wrote provokes in a constructor
         raise CheckpointError(
             f"checkpoint {path} does not fit the {task} encoder for {card['bands']}: "
-            f"{_reason(error)}; train it again with: python train.py model={task}",
+            f"{_reason(error)}; train it again with: {command_for(task, card)}",
             str(path),
         ) from error
-    _check_finite(path, module, task)
+    _check_finite(path, module, card)
     return module.eval().requires_grad_(False), hashlib.sha256(data).hexdigest()
 
 
@@ -105,9 +93,9 @@ def load_initial_weights(
     content = _content(path, _bytes(path))
     before = _card(path, content, now["task"])
     _check_same_kind(path, before, now)
-    _check_pos_weight(path, content[HPARAMS], model)
+    _check_shifts(path, content[HPARAMS], model)
     _check_same_splits(path, before, now, hash_of)
-    _check_complete(path, model, content["state_dict"], now["task"])
+    _check_complete(path, model, content["state_dict"], now)
     try:
         model.load_state_dict(content["state_dict"])
     except Exception as error:  # whatever values that someone else wrote provoke
@@ -116,18 +104,13 @@ def load_initial_weights(
             "choose the model and its widths as they were",
             str(path),
         ) from error
-    _check_finite(path, model, now["task"])
+    _check_finite(path, model, now)
 
 
 def _check_same_kind(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """Raise unless new data look like those of a card."""
-    for key, is_same in {
-        "bands": before["bands"] == now["bands"],
-        "cell_px": before["cell_px"] == now["cell_px"],
-        "pixel_scale": abs(before["pixel_scale"] / now["pixel_scale"] - 1) <= SCALE_TOLERANCE,
-        "zero_point": check_zero_point(before["zero_point"], now["zero_point"]),
-    }.items():
-        if not is_same:
+    for key, is_same in rules_of(now["task"]).is_same.items():
+        if not is_same(before[key], now[key]):
             raise CheckpointError(
                 f"expected data with {key} = {before[key]}, with which init_from = {path} was "
                 f"trained, but got {key} = {now[key]}; make other data, or leave init_from out",
@@ -136,17 +119,19 @@ def _check_same_kind(path: Path, before: Mapping[str, Any], now: Mapping[str, An
             )
 
 
-def _check_pos_weight(path: Path, hparams: Mapping[str, Any], model: LightningModule) -> None:
-    """Raise if positives had another weight, by whose logarithm all logits are shifted."""
-    before = _mapping(hparams.get("loss")).get("pos_weight")
-    now: Any = model.hparams["loss"]["pos_weight"]
-    if before != now:
-        raise CheckpointError(
-            f"expected model.loss.pos_weight = {before}, with which init_from = {path} was "
-            f"trained, but got pos_weight = {now}; set it back, or leave init_from out",
-            now,
-            before,
-        )
+def _check_shifts(path: Path, hparams: Mapping[str, Any], model: LightningModule) -> None:
+    """Raise if an option of the loss differs by which all logits are shifted."""
+    card: Any = model.card
+    for name in rules_of(card["task"]).shifts:
+        before = _mapping(hparams.get("loss")).get(name)
+        now: Any = model.hparams["loss"][name]
+        if before != now:
+            raise CheckpointError(
+                f"expected model.loss.{name} = {before}, with which init_from = {path} was "
+                f"trained, but got {name} = {now}; set it back, or leave init_from out",
+                now,
+                before,
+            )
 
 
 def _check_same_splits(
@@ -234,7 +219,7 @@ def check_same_training(path: Path, before: Mapping[str, Any], now: Mapping[str,
         CheckpointError: They differ; the message names the first key that does, and both values.
     """
     card, network = (_mapping(before.get(name)) for name in ("card", "network"))
-    for key, name in RESUME_KEYS.items():
+    for key, name in rules_of(now["card"]["task"]).resume.items():
         _check_equal(path, name, card.get(key), now["card"].get(key))
     for key in sorted({*network, *now["network"]}, key=str):
         _check_equal(path, f"model.network.{key}", network.get(key), now["network"].get(key))
@@ -300,36 +285,29 @@ def _reason(error: Exception) -> str:
 def _card(path: Path, content: Mapping[str, Any], task: str) -> dict[str, Any]:
     hparams = content.get(HPARAMS)
     card = hparams.get("card") if isinstance(hparams, dict) else None
-    missing = [key for key in CARD_KEYS if not isinstance(card, dict) or key not in card]
-    if not isinstance(card, dict) or missing:
-        raise CheckpointError(
-            f"checkpoint {path} is of another class: expected a card with {', '.join(CARD_KEYS)}, "
-            f"but {', '.join(missing)} is missing",
-            missing,
-            CARD_KEYS,
-        )
-    if card["task"] != task:
+    keys = rules_of(task).is_fine
+    missing = [key for key in keys if not isinstance(card, dict) or key not in card]
+    if isinstance(card, dict) and "task" in card and card["task"] != task:
         raise CheckpointError(
             f"expected a checkpoint for task = {task}, but {path} is for task = {card['task']}",
             card["task"],
             task,
+        )
+    if not isinstance(card, dict) or missing:
+        raise CheckpointError(
+            f"checkpoint {path} is of another class: expected a card with {', '.join(keys)}, "
+            f"but {', '.join(missing)} is missing",
+            missing,
+            list(keys),
         )
     _check_card_values(path, card)
     return card
 
 
 def _check_card_values(path: Path, card: Mapping[str, Any]) -> None:
-    """Raise unless the values of a card can be compared with those of a survey."""
-    bands = card["bands"]
-    is_fine = {
-        "bands": isinstance(bands, list) and bool(bands) and all(type(b) is str for b in bands),
-        "pixel_scale": _is_number(card["pixel_scale"]) and card["pixel_scale"] > 0,
-        "zero_point": _is_number(card["zero_point"]),
-        "cell_px": type(card["cell_px"]) is int and card["cell_px"] > 0,
-        "prevalence": _is_number(card["prevalence"]) and 0 <= card["prevalence"] <= 1,
-    }
-    for key, fine in is_fine.items():
-        if not fine:
+    """Raise unless the values of a card can be compared with those of other data."""
+    for key, is_fine in rules_of(card["task"]).is_fine.items():
+        if is_fine is not None and not is_fine(card[key]):
             raise CheckpointError(
                 f"checkpoint {path} is corrupt: its card has {key} = {card[key]!r}; copy or train "
                 "it again",
@@ -337,39 +315,26 @@ def _check_card_values(path: Path, card: Mapping[str, Any]) -> None:
             )
 
 
-def _is_number(value: object) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)  # type: ignore[arg-type]
-
-
 def _check_complete(
-    path: Path, module: LightningModule, state: Mapping[str, Any], task: str
+    path: Path, module: LightningModule, state: Mapping[str, Any], card: Mapping[str, Any]
 ) -> None:
     """Raise if there are no weights for a part of the module: an older version had no such part."""
     missing = sorted(module.state_dict().keys() - state.keys())
     if missing:
         raise CheckpointError(
-            f"checkpoint {path} is of another version of the {task} encoder: it lacks "
-            f"{', '.join(missing[:3])}; train it again with: python train.py model={task}",
+            f"checkpoint {path} is of another version of the {card['task']} encoder: it lacks "
+            f"{', '.join(missing[:3])}; train it again with: {command_for(card['task'], card)}",
             missing,
         )
 
 
-def _check_finite(path: Path, module: LightningModule, task: str) -> None:
+def _check_finite(path: Path, module: LightningModule, card: Mapping[str, Any]) -> None:
     """Raise if a weight is NaN or infinite: every score would be."""
     for name, value in module.state_dict().items():
         if not torch.isfinite(value).all():
             raise CheckpointError(
                 f"checkpoint {path} is of a training that diverged: {name} is not finite; train it "
-                f"again with a lower model.optimizer.lr: python train.py model={task}",
+                f"again with a lower model.optimizer.lr: {command_for(card['task'], card)}",
                 name,
                 "finite weights",
             )
-
-
-def _module_class(task: str) -> type[LightningModule]:
-    """Return the class for a task; imported late, since each task brings its own libraries."""
-    if task == "membership":
-        from encoders.fields.module import MembershipModule
-
-        return MembershipModule
-    raise ConfigError(f"expected task to be membership, but got task = {task}", task, "membership")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -164,13 +164,24 @@ class OnceSampler(Sampler[int]):
             yield index if index < self.n_samples else FILLER
 
 
-def make_loader(dataset: Dataset[Any], options: LoaderOptions, shuffle: bool) -> DataLoader[Any]:
+def as_it_is(batch: dict[str, Any]) -> dict[str, Any]:
+    """Collate nothing: the dataset answers `__getitems__` with a whole batch."""
+    return batch
+
+
+def make_loader(
+    dataset: Dataset[Any],
+    options: LoaderOptions,
+    shuffle: bool,
+    collate: Callable[[Any], Any] | None = None,
+) -> DataLoader[Any]:
     """Build the loader of a map-style dataset with a length.
 
     Args:
         dataset: With `__len__`; evaluation datasets also accept the index `FILLER`.
         options: Batch size, workers, seed and place of this process.
         shuffle: A new order each epoch (training) or every sample once, in order.
+        collate: Makes a batch of what the dataset returns; None stacks samples.
     """
     n_samples = len(dataset)  # type: ignore[arg-type] # Dataset does not declare __len__
     sampler_class = ShuffleSampler if shuffle else OnceSampler
@@ -181,6 +192,7 @@ def make_loader(dataset: Dataset[Any], options: LoaderOptions, shuffle: bool) ->
         batch_size=options.batch_size,
         sampler=sampler_class(n_samples, options),
         num_workers=options.num_workers,
+        collate_fn=collate,
         generator=generator,
         persistent_workers=options.num_workers > 0,
         pin_memory=torch.cuda.is_available(),

@@ -20,6 +20,7 @@ from conf.build import build
 from conf.running import run_folder
 from datagen.errors import ConfigError, OutputError
 from datagen.files import output_error
+from encoders.callbacks import ReportCallback
 from encoders.checkpoint import check_resumable, check_same_training, load_initial_weights
 from encoders.devices import check_sweep, one_device, quiet_lightning, trainer_words
 
@@ -53,7 +54,8 @@ def train(cfg: DictConfig) -> dict[str, float]:
     # Workers are seeded by their loaders; the environment is left as it is.
     seed_everything(cfg.seed, verbose=False)
     datamodule: LightningDataModule = build(cfg.data)
-    model: LightningModule = build(cfg.model, card=datamodule.card())  # type: ignore[attr-defined]
+    card = {**datamodule.card(), "model": str(cfg.task_name)}  # type: ignore[attr-defined]
+    model: LightningModule = build(cfg.model, card=card)
     if resumed is not None:
         check_same_training(Path(cfg.ckpt_path), resumed, model.hparams)
     elif cfg.init_from is not None:
@@ -102,7 +104,7 @@ def test(
     trainer = build_trainer(
         OmegaConf.merge(cfg.trainer, {"strategy": "auto", "num_nodes": 1}),
         devices=one_device(cfg.trainer.devices),
-        callbacks=[],
+        callbacks=[c for c in trained.callbacks if isinstance(c, ReportCallback)],  # type: ignore[attr-defined]
         logger=trained.loggers or False,
         default_root_dir=trained.default_root_dir,
         enable_checkpointing=False,

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from encoders.fields.calibration import ONE_SIGMA, central_width, share_to_keep
+from encoders.calibration import share_to_keep
+from encoders.fields.calibration import ONE_SIGMA, central_width
 
 PROPERTIES = ("redshift", "richness")
 # Range of the residuals (z' - z) / (1 + z) and ln(richness' / richness), and of absolute errors in

@@ -11,8 +11,9 @@ from torch.nn.functional import grid_sample
 from datagen.errors import ConfigError
 
 CENTRES = ("image", "flux")
-# Light is what exceeds the sky by so many standard deviations.
+# Light is what exceeds the sky by so many standard deviations, and this fraction of the range.
 N_SIGMA = 3.0
+ALWAYS_LIGHT = 0.2
 # What keeps divisions and roots defined: far below any brightness and squared distance.
 TINY = 1e-20
 
@@ -112,12 +113,14 @@ def light_of(images: Tensor) -> Tensor:
     """Return the brightness above the sky, mean over bands (B, H, W), for images (B, C, H, W).
 
     Sky is the median of an image, for more than half of a lens image is sky, and what exceeds it by
-    less than three standard deviations, taken as 1.4826 times the median absolute deviation.
+    less than three standard deviations, taken as 1.4826 times the median absolute deviation. The
+    brightest fifth of the range always counts: without noise, the deviation is that of the light.
     """
     flat = images.float().flatten(2)
     above = flat - flat.median(dim=-1, keepdim=True).values
     noise = 1.4826 * above.abs().median(dim=-1, keepdim=True).values
-    light = (above - N_SIGMA * noise).clamp(min=0).mean(dim=1)
+    least = torch.minimum(N_SIGMA * noise, (1 - ALWAYS_LIGHT) * above.amax(dim=-1, keepdim=True))
+    light = (above - least).clamp(min=0).mean(dim=1)
     return light.view(len(images), *images.shape[-2:])
 
 

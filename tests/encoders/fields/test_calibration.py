@@ -8,13 +8,13 @@ import torch
 from scipy import optimize, special
 from torch import Tensor
 
+from encoders.calibration import share_to_keep
 from encoders.fields.calibration import (
     ONE_SIGMA,
     FieldAgreement,
     central_width,
     fit_logits,
     logit_gradients,
-    share_to_keep,
 )
 from encoders.fields.metrics import ClusterMembershipAccuracy, bin_centres
 

@@ -89,6 +89,15 @@ def test_two_images_of_a_source_give_the_einstein_radius() -> None:
     assert found == pytest.approx(theta_e + beta**2 / theta_e, rel=0.05)
 
 
+def test_the_radius_is_found_where_light_is_everywhere() -> None:
+    """Without noise and strongly stretched, half of the pixels lie far above the median."""
+    offsets = torch.arange(65) - 32.0
+    distance = torch.hypot(offsets[None], offsets[:, None])
+    image = torch.asinh(1e5 * torch.exp(-(distance - 11.0).abs() / 3))[None, None]
+    found = ring_radius(light_of(image), torch.tensor([[32.0, 32.0]])).item()
+    assert found == pytest.approx(11.0, rel=0.02)
+
+
 def test_the_centroid_is_that_of_the_light() -> None:
     image = torch.cat((blobs(41, [(3.0, -5.0, 1.0)]), torch.zeros(1, 1, 41, 41)))
     found = light_centroid(light_of(image))

@@ -1,0 +1,238 @@
+"""Figures of a classifier from its answers: exact, and the same for any number of processes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.stats import rankdata
+from torch import Tensor
+from torch.nn.functional import softmax
+from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_cat
+
+N_CALIBRATION_BINS = 15
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a classifier answered, by rising index; each image once.
+
+    Args:
+        logits: Not calibrated (n, K), float64.
+        labels: (n,), int64.
+        index: (n,), int64.
+        delta_chi2: NaN where unknown (n,), float64.
+    """
+
+    logits: Tensor
+    labels: Tensor
+    index: Tensor
+    delta_chi2: Tensor
+
+    @classmethod
+    def from_rows(cls, rows: Tensor) -> Answers:
+        """Split the rows that `Predictions` returns."""
+        rows = rows.cpu()
+        first = torch.from_numpy(np.unique(rows[:, 1].numpy(), return_index=True)[1])
+        labels, index, delta_chi2 = rows[first, :3].unbind(dim=1)
+        return cls(rows[first, 3:], labels.long(), index.long(), delta_chi2)
+
+    def probabilities(self, temperature: float = 1.0) -> Tensor:
+        """Return `softmax(logits / temperature)`, (n, K)."""
+        return softmax(self.logits / temperature, dim=1)
+
+
+class Predictions(Metric):
+    """Collects answers of all processes; images with weight 0 do not count.
+
+    A row of the state holds label, index, Delta chi2 and the logits of one image: a test set is a
+    few megabytes, and figures that need the order of the answers are exact.
+
+    Args:
+        **kwargs: Options of `torchmetrics.Metric`.
+    """
+
+    higher_is_better = None
+    is_differentiable = False
+    full_state_update = False
+    rows: list[Tensor]
+
+    def __init__(self, **kwargs: Any) -> None:  # noqa: ANN401 - torchmetrics
+        super().__init__(**kwargs)
+        self.add_state("rows", default=[], dist_reduce_fx="cat")
+
+    def update(self, logits: Tensor, batch: dict[str, Tensor]) -> None:
+        """Collect a batch.
+
+        Args:
+            logits: (B, K).
+            batch: `labels`, `index`, `delta_chi2` and `weight` (B,).
+        """
+        known = [batch[name].double() for name in ("labels", "index", "delta_chi2")]
+        rows = torch.cat((torch.stack(known, dim=1), logits.detach().double()), dim=1)
+        self.rows.append(rows[batch["weight"] > 0])
+
+    def compute(self) -> Tensor:
+        """Return all rows (n, 3 + K), float64; `Answers.from_rows` reads them."""
+        return dim_zero_cat(self.rows) if len(self.rows) else torch.zeros(0, 3).double()
+
+
+class Running(Metric):
+    """Mean loss and accuracy over the images of an epoch, in all processes.
+
+    Args:
+        **kwargs: Options of `torchmetrics.Metric`.
+    """
+
+    higher_is_better = None
+    is_differentiable = False
+    full_state_update = False
+    sums: Tensor
+
+    def __init__(self, **kwargs: Any) -> None:  # noqa: ANN401 - torchmetrics
+        super().__init__(**kwargs)
+        self.add_state("sums", default=torch.zeros(3).double(), dist_reduce_fx="sum")
+
+    def update(self, loss: Tensor, n_right: Tensor, n_images: int) -> None:
+        """Count a batch.
+
+        Args:
+            loss: Mean over the batch, a scalar.
+            n_right: Number of images whose class was found, a scalar.
+            n_images: Images in the batch.
+        """
+        total = loss.detach().double() * n_images
+        self.sums += torch.stack((total, n_right.double(), torch.full_like(total, n_images)))
+
+    def compute(self) -> dict[str, Tensor]:
+        """Return `epoch_loss` and `accuracy`, float32; nothing if nothing was counted."""
+        loss, n_right, n_images = self.sums
+        if not n_images > 0:
+            return {}
+        return {"epoch_loss": (loss / n_images).float(), "accuracy": (n_right / n_images).float()}
+
+
+def accuracy(probabilities: Tensor, labels: Tensor) -> float:
+    """Return the share of images whose likeliest class is true; NaN without images."""
+    return float((probabilities.argmax(dim=1) == labels).double().mean())
+
+
+def confusion(probabilities: Tensor, labels: Tensor) -> NDArray[np.int64]:
+    """Return counts (K, K): true classes in rows, found classes in columns."""
+    n_classes = probabilities.shape[1]
+    pairs = n_classes * labels + probabilities.argmax(dim=1)
+    counts = torch.bincount(pairs, minlength=n_classes**2).view(n_classes, n_classes)
+    found: NDArray[np.int64] = counts.numpy()
+    return found
+
+
+def area(scores: Array, is_positive: NDArray[np.bool_]) -> float:
+    """Return the area under the ROC curve: P(score of a positive > score of a negative).
+
+    From the sum of ranks (Hanley & McNeil 1982, doi:10.1148/radiology.143.1.7063747); ties count
+    half.
+
+    Args:
+        scores: (n,).
+        is_positive: (n,).
+
+    Returns:
+        NaN if there are no positives, no negatives, or scores that are not finite.
+    """
+    n_positive = int(is_positive.sum())
+    n_negative = len(scores) - n_positive
+    if not n_positive or not n_negative or not np.isfinite(scores).all():
+        return float("nan")
+    ranks = rankdata(scores)[is_positive].sum()
+    return float((ranks - n_positive * (n_positive + 1) / 2) / (n_positive * n_negative))
+
+
+def auroc_ovr(probabilities: Tensor, labels: Tensor) -> float:
+    """Return the mean over classes of the area of one class against the rest."""
+    p, true = probabilities.numpy(), labels.numpy()
+    return _mean([area(p[:, k], true == k) for k in range(p.shape[1])])
+
+
+def auroc_ovo(probabilities: Tensor, labels: Tensor) -> float:
+    """Return the mean over ordered pairs of classes of the area of one against the other.
+
+    M of Hand & Till (2001, doi:10.1023/A:1010920819831), equation 7.
+    """
+    p, true = probabilities.numpy(), labels.numpy()
+    areas = []
+    for k in range(p.shape[1]):
+        for other in range(p.shape[1]):
+            among = (true == k) | (true == other)
+            if other != k:
+                areas.append(area(p[among, k], true[among] == k))
+    return _mean(areas)
+
+
+def _mean(areas: list[float]) -> float:
+    """Return the mean of what is defined, NaN if nothing is."""
+    defined = [value for value in areas if np.isfinite(value)]
+    return float(np.mean(defined)) if defined else float("nan")
+
+
+def roc_curve(scores: Array, is_positive: NDArray[np.bool_]) -> tuple[Array, Array]:
+    """Return false and true positive rates over falling thresholds, from (0, 0) to (1, 1).
+
+    Args:
+        scores: (n,).
+        is_positive: (n,).
+    """
+    order = np.argsort(-scores, kind="stable")
+    # Images of equal score are passed together.
+    last = np.flatnonzero(np.diff(scores[order], append=-np.inf) != 0)
+    hits = np.concatenate(([0], np.cumsum(is_positive[order])[last]))
+    misses = np.concatenate(([0], np.cumsum(~is_positive[order])[last]))
+    return misses / max(1, misses[-1]), hits / max(1, hits[-1])
+
+
+def calibration_error(probabilities: Tensor, labels: Tensor) -> float:
+    """Return the expected calibration error of the likeliest class over 15 equal bins.
+
+    `sum_b n_b / n |right_b / n_b - mean confidence_b|` (Guo et al. 2017, arXiv:1706.04599, eq. 3).
+    """
+    confidence, found = probabilities.max(dim=1)
+    bins = (confidence * N_CALIBRATION_BINS).nan_to_num().long().clamp(0, N_CALIBRATION_BINS - 1)
+    gap = torch.zeros(N_CALIBRATION_BINS, dtype=torch.float64)
+    gap.index_add_(0, bins, (found == labels).double() - confidence)
+    return float(gap.abs().sum() / max(1, len(labels)))
+
+
+@dataclass(frozen=True)
+class BinnedAccuracy:
+    """Accuracy in bins of Delta chi2.
+
+    Args:
+        edges: Of the bins, rising (n_bins + 1,).
+        n_images: In each bin (n_bins,).
+        accuracy: In each bin, NaN in empty ones (n_bins,).
+    """
+
+    edges: Array
+    n_images: NDArray[np.int64]
+    accuracy: Array
+
+
+def accuracy_by_delta_chi2(
+    is_right: NDArray[np.bool_], delta_chi2: Array, edges: Array
+) -> BinnedAccuracy:
+    """Return the accuracy in bins of Delta chi2; images where it is unknown do not count.
+
+    Args:
+        is_right: Whether the class was found (n,).
+        delta_chi2: (n,).
+        edges: Rising (n_bins + 1,); a bin holds its lower edge.
+    """
+    n_images = np.histogram(delta_chi2[np.isfinite(delta_chi2)], edges)[0]
+    n_right = np.histogram(delta_chi2[np.isfinite(delta_chi2) & is_right], edges)[0]
+    share = np.where(n_images > 0, n_right / np.maximum(n_images, 1), np.nan)
+    return BinnedAccuracy(np.asarray(edges, dtype=np.float64), n_images, share)

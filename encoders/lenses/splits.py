@@ -1,0 +1,99 @@
+"""Which image trains, which one chooses, which one tests."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datagen.errors import ConfigError
+from encoders.data import SPLITS, assign_split
+
+Numbers = NDArray[np.int64]
+
+
+def deal(
+    names: Sequence[str], given: Sequence[str | None], seed: int, splits: Mapping[str, float]
+) -> dict[str, Numbers]:
+    """Deal images out to train, val and test.
+
+    What a set gives as `test` tests. A set with `train` and `val` only tests on `val`, since its
+    published figures do, and validation images are cut from `train`, so that nothing is chosen on
+    images that test. Images without a given split are dealt out by fractions.
+
+    Args:
+        names: Names of the images, which decide together with the seed (n,).
+        given: Split that the set gives, or None (n,).
+        seed: Another seed gives another assignment.
+        splits: Fractions by split.
+
+    Returns:
+        Numbers of the images by split, in rising order.
+
+    Raises:
+        ConfigError: A split that should have images has none; the message gives the counts.
+    """
+    kinds = set(given)
+    rest = splits["train"] + splits["val"]
+    cut = {"train": splits["train"] / rest, "val": splits["val"] / rest, "test": 0.0}
+    fractions = cut if kinds & {"val", "test"} else splits
+    has_three = {"val", "test"} <= kinds
+    found: dict[str, list[int]] = {split: [] for split in SPLITS}
+    for number, (name, split) in enumerate(zip(names, given, strict=True)):
+        if split == "test" or (split == "val" and not has_three):
+            found["test"].append(number)
+        elif has_three and split is not None:
+            found[split].append(number)
+        else:
+            found[assign_split(name, seed, fractions)].append(number)
+    if any(splits[split] > 0 and not found[split] for split in SPLITS):
+        counts = ", ".join(f"{split} = {len(found[split])}" for split in SPLITS)
+        raise ConfigError(
+            f"expected images in every split, but the {len(names)} images give {counts}; make more "
+            "images (data_gen.nfiles), or choose another data.seed or other data.splits",
+            counts,
+        )
+    return {split: np.array(numbers, dtype=np.int64) for split, numbers in found.items()}
+
+
+def choose(
+    numbers: Numbers, names: Sequence[str], labels: Numbers, seed: int, n_train: int
+) -> Numbers:
+    """Choose some training images, equally many of each class and always the same ones first.
+
+    Fewer images are among more images, whatever their number.
+
+    Args:
+        numbers: Numbers of all training images.
+        names: Names of all images of the set (n,).
+        labels: Classes of all images of the set (n,).
+        seed: Another seed gives another choice.
+        n_train: How many to choose, >= 1.
+
+    Returns:
+        Numbers of the chosen images, in rising order.
+
+    Raises:
+        ConfigError: A class has too few images.
+    """
+    classes = np.unique(labels[numbers])
+    chosen: list[int] = []
+    for place, label in enumerate(classes):
+        wanted = n_train // len(classes) + (place < n_train % len(classes))
+        there = numbers[labels[numbers] == label].tolist()
+        if wanted > len(there):
+            raise ConfigError(
+                f"expected data.n_train to take at most {len(there)} training images of class "
+                f"{label}, but got n_train = {n_train}, which takes {wanted}; make more images "
+                "(data_gen.nfiles), or set data.n_train=null for all",
+                n_train,
+                len(there) * len(classes),
+            )
+        chosen += sorted(there, key=lambda number: _rank(names[number], seed))[:wanted]
+    return np.array(sorted(chosen), dtype=np.int64)
+
+
+def _rank(name: str, seed: int) -> bytes:
+    return hashlib.sha256(f"{seed}/n_train/{name}".encode()).digest()

@@ -1,0 +1,151 @@
+"""Small sets of lens images, and settings of a small classifier."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from numpy.typing import NDArray
+from omegaconf import DictConfig
+
+from conf import schema
+from datagen.lenses import format as files
+
+SIDE = 17
+N_PER_FILE = 30
+N_FILES = 3
+
+
+def draw(index: NDArray[np.int64], side: int = SIDE) -> NDArray[np.float32]:
+    """Noise of 1 count with nothing (class 0), a bright spot (1) or a bar (2) at a random place."""
+    images = np.empty((len(index), 1, side, side), dtype=np.float32)
+    for image, number in zip(images, index, strict=True):
+        rng = np.random.default_rng(int(number))
+        image[0] = rng.normal(size=(side, side))
+        row, column = rng.integers(3, side - 3, 2)
+        if number % 3 == 1:
+            image[0, row - 1 : row + 2, column - 1 : column + 2] += 8.0
+        elif number % 3 == 2:
+            image[0, row] += 6.0
+    return images
+
+
+def truth(index: NDArray[np.int64]) -> dict[str, Any]:
+    """Columns of the table LENSES; Delta chi2 grows with the number of the image."""
+    columns: dict[str, Any] = {name: np.zeros(len(index)) for name in files.LENS_COLUMNS}
+    chi2 = np.where(index % 3 > 0, index.astype(float), 0.0)
+    return columns | {
+        "INDEX": index,
+        "CLASS": index % 3,
+        "DELTA_CHI2": chi2,
+        "SKY_SIGMA": np.ones(len(index)),
+    }
+
+
+def write_shards(folder: Path, n_files: int = N_FILES) -> None:
+    """Write what `data_gen=lenses` would."""
+    for number in range(n_files):
+        index = np.arange(N_PER_FILE) + number * N_PER_FILE
+        files.write_images(files.images_path(folder, number), draw(index))
+        nothing = {name: np.zeros(0) for name in files.SUBSTRUCTURE_COLUMNS}
+        files.write_truth(files.truth_path(folder, number), truth(index), nothing, {})
+    imaging = {"side": SIDE, "pixel_scale": 0.1, "bands": ["i"]}
+    settings = {"lens": {"name": "dummy", "imaging": imaging}}
+    (folder / "settings.json").write_text(json.dumps(settings))
+
+
+@pytest.fixture(scope="session")
+def lenses_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with 90 simulated images of 17 px."""
+    folder = tmp_path_factory.mktemp("lenses")
+    write_shards(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def public_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a public set of 20 training images and 5 validation images per class, 17 px."""
+    folder = tmp_path_factory.mktemp("public")
+    for split, start, n_images in (("train", 0, 60), ("val", 600, 15)):
+        for number in range(start, start + n_images):
+            name = ("no", "sphere", "vort")[number % 3]
+            image = draw(np.array([number]))[0]
+            path = folder / split / name / f"{number}.npy"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            np.save(path, (image - image.min()) / (image.max() - image.min()))
+    return folder
+
+
+@pytest.fixture
+def card() -> dict[str, Any]:
+    return {
+        "task": "lenses",
+        "model": "plain_cnn",
+        "classes": list(files.CLASSES),
+        "bands": ["i"],
+        "pixel_scale": 0.1,
+        "side": SIDE,
+        "image_side": SIDE,
+        "stretch": {
+            "kind": "asinh",
+            "softening": [1.0],
+            "mean": [0.1],
+            "std": [0.9],
+            "steps": [],
+            "threshold": 0.1,
+        },
+        "n_train": 60,
+        "data_hash": "0123456789ab",
+        "splits": {"train": 0.7, "val": 0.1, "test": 0.2},
+        "split_seed": 1,
+    }
+
+
+@pytest.fixture
+def options() -> dict[str, Any]:
+    """Return the arguments of the module besides the card."""
+    return {
+        "network": {
+            "_target_": "encoders.lenses.plain_network.PlainNetwork",
+            "channels": [8, 8],
+            "n_blocks": [0],
+        },
+        "loss": {"label_smoothing": 0.0},
+        "optimizer": {"_target_": "torch.optim.AdamW", "lr": 1e-2},
+        "scheduler": None,
+        "augment": {"turns": True, "flips": True, "seed": 1},
+        "calibration": {"coverage": 0.9},
+        "freeze_norm": False,
+    }
+
+
+@pytest.fixture
+def compose_lenses(lenses_dir: Path, tmp_path: Path, root: Path) -> Callable[..., DictConfig]:
+    """Return a function that composes a small training, with more overrides."""
+
+    def composed(*overrides: str, folder: str = "run") -> DictConfig:
+        schema.register()
+        GlobalHydra.instance().clear()
+        small = [
+            "model=plain_cnn",
+            f"data.data_dir={lenses_dir}",
+            f"paths.log_dir={tmp_path / folder / 'logs'}",
+            f"paths.output_dir={tmp_path / folder / 'outputs'}",
+            "trainer=cpu",
+            "trainer.max_epochs=2",
+            "trainer.enable_progress_bar=false",
+            "model.network.channels=[8,8]",
+            "model.network.n_blocks=[0]",
+            "data.batch_size=16",
+            "logger=none",
+        ]
+        with initialize_config_dir(str(root / "conf"), version_base="1.3"):
+            return compose("train", overrides=[*small, *overrides])
+
+    return composed
