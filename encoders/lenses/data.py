@@ -142,6 +142,8 @@ class LensesDataModule(LightningDataModule):
             "stretch": self._fit_stretch(),
             "n_train": len(self.numbers["train"]),
             "data_hash": self.data_hash(self.options.seed, self.splits),
+            # Tells prediction which images of this set trained, however many were made since.
+            "identity": images.identity,
             "splits": dict(self.splits),
             "split_seed": self.options.seed,
         }
