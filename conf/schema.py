@@ -30,6 +30,7 @@ class DatagenConfig:
     task_name: str = MISSING
     paths: PathsConfig = MISSING
     survey: Any = None
+    lens: Any = None
     data_gen: Any = MISSING
 
 

@@ -18,16 +18,25 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="skyfold-validate", description="Check every file that datagen wrote to a folder."
     )
-    parser.add_argument("folder", type=Path, help="data folder of data_gen=fields, survey or tiles")
+    parser.add_argument("folder", type=Path, help="data folder of any data_gen")
     folder = parser.parse_args(arguments).folder
     try:
-        from datagen.fields.validate import validate_folder
-
-        summary = validate_folder(folder)
+        summary = _checked(folder)
     except SkyfoldError as error:
         sys.stderr.write(f"skyfold: {error}\n")
         sys.exit(2)
     sys.stdout.write(f"OK: {summary}\n")
+
+
+def _checked(folder: Path) -> str:
+    """Check a folder with the validator of the simulator that wrote it."""
+    from datagen.lenses.validate import holds_lenses, validate_lenses
+
+    if holds_lenses(folder):
+        return validate_lenses(folder)
+    from datagen.fields.validate import validate_folder
+
+    return validate_folder(folder)
 
 
 if __name__ == "__main__":

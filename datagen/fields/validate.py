@@ -56,12 +56,12 @@ def validate_folder(folder: Path) -> str:
             value=str(folder),
         )
     _check_same_bands(images)
-    _check_manifest(folder)
+    check_manifest(folder)
     words = ", ".join(f"{counts[kind]} {kind}" for kind in _CHECKS if counts[kind])
     return f"{words} in {folder}"
 
 
-def _check_manifest(folder: Path) -> None:
+def check_manifest(folder: Path) -> None:
     """Make sure that every file of the manifests is there and as large as it was."""
     for name, record in sorted(read_manifest(folder).items()):
         path = folder / name

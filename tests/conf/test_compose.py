@@ -38,10 +38,11 @@ CARD = {
     "data_hash": "",
     "prevalence": 0.1,
 }
-# Groups that other groups include, with where they stand.
+# Groups that other groups include, with where they stand, after the choice of such a group.
 INNER = {
     "prior": ("datagen", "prior@data_gen.prior"),
     "image": ("datagen", "image@data_gen.image"),
+    "lens": ("datagen", "data_gen=lenses lens"),
     "survey": ("predict", "survey"),
 }
 
@@ -69,7 +70,8 @@ def composed_with(path: Path) -> DictConfig:
     for primary, group in others:
         with contextlib.suppress(ConfigCompositionException):
             return composed(primary, f"{group}={path.stem}", "hydra.runtime.output_dir=run")
-    return composed(last[0], f"{last[1]}={path.stem}", "hydra.runtime.output_dir=run")
+    choices = f"{last[1]}={path.stem}".split()
+    return composed(last[0], *choices, "hydra.runtime.output_dir=run")
 
 
 def targets(node: Any) -> list[DictConfig]:  # noqa: ANN401 - any part of a config
@@ -133,7 +135,7 @@ def test_a_survey_is_chosen_where_survey_tiles_are_read() -> None:
         composed("predict", "predict=lenses", "survey=generic")
 
 
-@pytest.mark.parametrize("name", ["fields", "survey", "tiles"])
+@pytest.mark.parametrize("name", ["fields", "survey", "tiles", "lenses"])
 def test_simulator_settings_build(name: str) -> None:
     cfg = composed("datagen", f"data_gen={name}", "data_gen.nfiles=3")
     settings = build_settings(cfg.data_gen, "data_gen")

@@ -1,0 +1,1 @@
+"""Strong lenses with substructure: deflectors, light, images, noise, and what can be detected."""

@@ -1,0 +1,247 @@
+"""Noise-free images of lenses: ray shooting through the deflectors, light, PSF.
+
+`render` is pure, batched, differentiable in the tensors of the scene and runs on any device. Its
+last bits depend on the size of the batch; `blocks.in_blocks` fixes that.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from scipy.fft import next_fast_len
+from torch import Tensor
+
+from datagen.errors import ConfigError
+from datagen.lenses.deflectors import (
+    Vector,
+    disc_pull,
+    multipole_alpha,
+    point_pull,
+    rod_alpha,
+    rotated,
+    shear_alpha,
+    sie_alpha,
+    sis_pull,
+    tnfw_pull,
+)
+from datagen.lenses.light import sersic, sersic_peak
+from datagen.lenses.scene import PROFILES, Rods, Scenes, Sersics, Subhalos
+
+# Square of the radius inside which subhalos are softened [arcsec^2]: keeps 1 / r^2 finite.
+_CORE2 = 1e-8
+# Rays x subhalos evaluated at once; on the CPU what stays in the cache of one core.
+_CHUNK_CPU, _CHUNK_GPU = 2**16, 2**27
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Square image whose centre is the origin.
+
+    Args:
+        side: [px].
+        pixel_scale: [arcsec/px].
+        supersampling: Rays per pixel and axis; images are means over the rays of a pixel.
+    """
+
+    side: int
+    pixel_scale: float
+    supersampling: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("side", "pixel_scale", "supersampling"):
+            if getattr(self, name) <= 0:
+                raise ConfigError(
+                    f"{name} = {getattr(self, name)}, but it must be positive", getattr(self, name)
+                )
+
+    @property
+    def n_rays(self) -> int:
+        """Rays along one axis."""
+        return self.side * self.supersampling
+
+    @property
+    def ray_scale(self) -> float:
+        """Distance between rays [arcsec]; PSF kernels are sampled with it."""
+        return self.pixel_scale / self.supersampling
+
+    def axis(self, like: Tensor) -> Tensor:
+        """Return the positions of the rays along one axis [arcsec], shape (n_rays,)."""
+        steps = torch.arange(self.n_rays, dtype=like.dtype, device=like.device)
+        return (steps - 0.5 * (self.n_rays - 1)) * self.ray_scale
+
+
+def render(scenes: Scenes, grid: Grid, psf: Tensor | None = None) -> Tensor:
+    """Return noise-free images.
+
+    Args:
+        scenes: B scenes.
+        grid: Pixels and rays.
+        psf: Kernel of unit sum with odd sides, sampled every `grid.ray_scale`, shape (k, k); None
+            for no blurring.
+
+    Returns:
+        Counts per pixel, shape (B, 1, side, side), in the scene's dtype.
+    """
+    n_images = _at_once(grid.n_rays**2, scenes.theta_e)
+    images = [
+        _render(scenes[start : start + n_images], grid, psf)
+        for start in range(0, len(scenes), n_images)
+    ]
+    return torch.cat(images)
+
+
+def _at_once(n_rays: int, like: Tensor) -> int:
+    """Return how many planes of `n_rays` values fit the working memory of one operation."""
+    return max(1, (_CHUNK_GPU if like.is_cuda else _CHUNK_CPU) // n_rays)
+
+
+def _render(scenes: Scenes, grid: Grid, psf: Tensor | None) -> Tensor:
+    axis = grid.axis(scenes.theta_e)
+    x, y = axis[None, None, :], axis[None, :, None]
+    alpha_x, alpha_y = deflection(scenes, axis)
+    image = surface_brightness(scenes.source, x - alpha_x, y - alpha_y)
+    if scenes.lens_light is not None:
+        image = image + surface_brightness(scenes.lens_light, x, y)
+    image = image * grid.ray_scale**2
+    if psf is not None:
+        image = convolve(image, psf)
+    if grid.supersampling > 1:
+        step = grid.supersampling
+        image = torch.nn.functional.avg_pool2d(image[:, None], step)[:, 0] * step**2
+    return image[:, None]
+
+
+def _column(values: Tensor) -> Tensor:
+    return values[:, None, None]
+
+
+def deflection(scenes: Scenes, axis: Tensor) -> Vector:
+    """Return both components of the total deflection [arcsec], each of shape (B, R, R).
+
+    Args:
+        scenes: B scenes.
+        axis: Positions of the rays along x and y [arcsec], shape (R,).
+    """
+    x = axis[None, None, :] - _column(scenes.x)
+    y = axis[None, :, None] - _column(scenes.y)
+    theta_e, q = _column(scenes.theta_e), _column(scenes.q)
+    alpha = rotated(lambda u, v: sie_alpha(u, v, theta_e, q), x, y, _column(scenes.angle))
+    # shear acts about the image centre
+    shear = shear_alpha(
+        axis[None, None, :], axis[None, :, None], _column(scenes.gamma_1), _column(scenes.gamma_2)
+    )
+    alpha = _sum(alpha, shear)
+    if scenes.multipoles is not None:
+        for k, m in enumerate((3, 4)):
+            strength = _column(scenes.theta_e * scenes.multipoles.amplitude[:, k])
+            angle = _column(scenes.multipoles.angle[:, k])
+            alpha = _sum(alpha, multipole_alpha(x, y, strength, angle, m))
+    if scenes.subhalos is not None and scenes.subhalos.x.shape[1]:
+        alpha = _sum(alpha, subhalo_deflection(scenes.subhalos, axis))
+    if scenes.rods is not None:
+        alpha = _sum(alpha, _rod_deflection(scenes.rods, axis))
+    return alpha
+
+
+def _sum(a: Vector, b: Vector) -> Vector:
+    return a[0] + b[0], a[1] + b[1]
+
+
+def subhalo_deflection(subhalos: Subhalos, axis: Tensor) -> Vector:
+    """Return the deflection of all subhalos [arcsec], each component of shape (B, R, R).
+
+    sum g_i (x - x_i) = x sum g_i - sum g_i x_i with g the pull of each: one matrix product of
+    (1, x_i, y_i) with the pulls does the sums, for as many rays as stay in the cache.
+
+    Args:
+        subhalos: (B, N) each.
+        axis: Positions of the rays along x and y [arcsec], shape (R,).
+    """
+    n_images, n_halos = subhalos.x.shape
+    step = _at_once(n_halos * len(axis) ** 2, axis)
+    sums = [_moments(subhalos[start : start + step], axis) for start in range(0, n_images, step)]
+    total, by_x, by_y = torch.cat(sums).unbind(1)
+    return axis * total - by_x, axis[:, None] * total - by_y
+
+
+def _moments(subhalos: Subhalos, axis: Tensor) -> Tensor:
+    """Return sum g_i (1, x_i, y_i), shape (B, 3, R, R)."""
+    n_images, n_halos = subhalos.x.shape
+    x2 = ((axis - subhalos.x[..., None]) ** 2 + _CORE2)[:, :, None, :]
+    y2 = ((axis - subhalos.y[..., None]) ** 2)[:, :, :, None]
+    weights = torch.stack([torch.ones_like(subhalos.x), subhalos.x, subhalos.y], 1)
+    weights = weights * (subhalos.theta_e**2)[:, None]
+    n_rows = _at_once(n_images * n_halos * len(axis), axis)
+    sums = []
+    for start in range(0, len(axis), n_rows):
+        r2 = (x2 + y2[:, :, start : start + n_rows]).flatten(2)
+        sums.append(torch.bmm(weights, _pull(subhalos, r2)))
+    return torch.cat(sums, 2).reshape(n_images, 3, len(axis), len(axis))
+
+
+def _pull(subhalos: Subhalos, r2: Tensor) -> Tensor:
+    """Return alpha / r of each subhalo for theta_e = 1 [arcsec^-2], shape (B, N, rays)."""
+    r_s, r_t = subhalos.r_s[..., None], subhalos.r_t[..., None]
+    if subhalos.profile == "point":
+        return point_pull(r2)
+    if subhalos.profile == "sis":
+        return sis_pull(r2, r_t)
+    if subhalos.profile == "tnfw":
+        return tnfw_pull(r2, r_s, r_t)
+    raise ConfigError(
+        f"profile = {subhalos.profile}, but it must be one of {', '.join(PROFILES)}",
+        subhalos.profile,
+        PROFILES,
+    )
+
+
+def _rod_deflection(rods: Rods, axis: Tensor) -> Vector:
+    x = axis[None, None, :] - _column(rods.x)
+    y = axis[None, :, None] - _column(rods.y)
+    theta_v, length = _column(rods.theta_v), _column(rods.length)
+    alpha = rotated(lambda u, v: rod_alpha(u, v, theta_v, length), x, y, _column(rods.angle))
+    if rods.is_compensated:
+        pull = -(theta_v**2) * disc_pull(x**2 + y**2, 0.5 * length)
+        alpha = _sum(alpha, (pull * x, pull * y))
+    return alpha
+
+
+def surface_brightness(light: Sersics, x: Tensor, y: Tensor) -> Tensor:
+    """Return the light of all components [counts/arcsec^2] at x, y of shape (B, R, R)."""
+    peaks = sersic_peak(light.flux, light.n, light.r_eff)
+    total: Tensor | None = None
+    for k in range(peaks.shape[1]):
+        dx, dy = x - _column(light.x[:, k]), y - _column(light.y[:, k])
+        angle = _column(light.angle[:, k])
+        cos, sin = torch.cos(angle), torch.sin(angle)
+        shape = (_column(values[:, k]) for values in (light.q, peaks, light.n, light.r_eff))
+        term = sersic(cos * dx + sin * dy, cos * dy - sin * dx, *shape)
+        total = term if total is None else total + term
+    assert total is not None
+    return total
+
+
+def convolve(image: Tensor, psf: Tensor) -> Tensor:
+    """Convolve with kernels by FFT; light beyond the border is dark, and what leaves it is lost.
+
+    Args:
+        image: (B, R, R).
+        psf: (k, k), odd k, centred on its middle pixel.
+
+    Returns:
+        (B, R, R).
+    """
+    side, kernel = image.shape[-1], psf.shape[-1]
+    if kernel % 2 == 0 or psf.shape != (kernel, kernel):
+        raise ConfigError(
+            f"psf has shape {tuple(psf.shape)}, but its sides must be equal and odd", psf.shape
+        )
+    size = next_fast_len(max(side + kernel // 2, kernel), real=True)
+    shape = (size, size)
+    # the middle of the kernel goes to pixel (0, 0)
+    padded = torch.nn.functional.pad(psf, (0, size - kernel, 0, size - kernel))
+    padded = padded.roll((-(kernel // 2),) * 2, (-2, -1))
+    product = torch.fft.rfft2(image, shape) * torch.fft.rfft2(padded)
+    blurred: Tensor = torch.fft.irfft2(product, shape)
+    return blurred[..., :side, :side]

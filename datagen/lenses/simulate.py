@@ -1,0 +1,249 @@
+"""Images of strong lenses by number: the same bits for any batch, order or number of workers.
+
+Image `index` is of class `index % 3`. Whole blocks of consecutive images are computed, see
+`datagen/lenses/blocks.py`; what a caller asks for is cut out of them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from datagen.lenses.blocks import BLOCK, one_thread
+from datagen.lenses.camera import Camera, Exposure
+from datagen.lenses.draws import Draws
+from datagen.lenses.format import CLASSES
+from datagen.lenses.prior import Macro, draw_macro
+from datagen.lenses.scene import Scenes, Subhalos
+from datagen.lenses.settings import LensSettings
+from datagen.lenses.substructure import (
+    Lot,
+    compensated_theta_e,
+    draw_line_of_sight,
+    draw_rods,
+    draw_subhalos,
+)
+from datagen.lenses.truth import lens_columns, substructure_rows
+
+NO_SUB, CDM, VORTEX = range(len(CLASSES))
+
+
+@dataclass(frozen=True)
+class Simulated:
+    """Images and what is known of them.
+
+    Args:
+        images: Counts, (B, bands, side, side) float32.
+        labels: Classes, (B,) int64.
+        delta_chi2: Evidence for substructure beyond what a smooth lens explains, (B,) float32; 0
+            for the class no_sub, NaN where it was not asked for.
+        truth: Columns of the table LENSES, (B,) each.
+        substructure: Columns of the table SUBSTRUCTURE, one row per subhalo, rod or halo on the
+            line of sight.
+    """
+
+    images: Tensor
+    labels: Tensor
+    delta_chi2: Tensor
+    truth: dict[str, Tensor]
+    substructure: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Simulator:
+    """A preset ready to be drawn from.
+
+    Args:
+        settings: The preset.
+        seed: The run's seed.
+        device: Where images are computed.
+        dtype: In which they are computed.
+        with_delta_chi2: Compute Delta chi2 also where nothing is selected by it.
+    """
+
+    settings: LensSettings
+    seed: int
+    device: str = "cpu"
+    dtype: torch.dtype = torch.float32
+    with_delta_chi2: bool = True
+
+    def __call__(self, index: Tensor) -> Simulated:
+        """Simulate images.
+
+        Args:
+            index: Their numbers, (B,) int64, in any order; consecutive ones cost least.
+        """
+        settings = self.settings.resolved()
+        camera = Camera.build(settings.imaging, self.device, self.dtype)
+        wanted = index.cpu()
+        starts, block_of = torch.unique(wanted // BLOCK, return_inverse=True)
+        parts = []
+        with one_thread(), torch.no_grad():
+            for number, start in enumerate(starts.tolist()):
+                block = torch.arange(start * BLOCK, (start + 1) * BLOCK)
+                rows = wanted[block_of == number] % BLOCK
+                parts.append(_rows(self._block(settings, camera, block), block, rows))
+        order = torch.argsort(torch.argsort(block_of, stable=True))
+        return _joined(parts, order)
+
+    def _block(self, settings: LensSettings, camera: Camera, index: Tensor) -> Simulated:
+        labels = index % len(CLASSES)
+        macro = draw_macro(settings, self.seed, index, labels)
+        lot = Lot(settings, self.seed, index, macro)
+        smooth = dataclasses.replace(macro.scenes, subhalos=draw_line_of_sight(lot))
+        exposure = camera.expose(smooth, macro)
+        images, theta_main = exposure.smooth.clone(), macro.scenes.theta_e.clone()
+        need = self.with_delta_chi2 or settings.substructure.min_delta_chi2 > 0.0
+        delta_chi2 = torch.full((len(index),), 0.0 if need else torch.nan, dtype=torch.float64)
+        delta_chi2[labels == NO_SUB] = 0.0
+        found, n_draws = [], torch.ones(len(index), dtype=torch.int64)
+        for label in (CDM, VORTEX):
+            rows = torch.nonzero(labels == label)[:, 0]
+            seen = exposure.rows(rows)
+            search = _Search(_part(lot, rows), label, camera, seen.with_basis() if need else seen)
+            best = search.run()
+            images[rows] = best.images
+            theta_main[rows], delta_chi2[rows] = best.theta_main, best.delta_chi2
+            n_draws[rows] = best.n_draws
+            found.append((index[rows], best.scenes))
+        there = index.to(self.device)
+        noise, photons = (Draws(self.seed, there, name) for name in ("noise", "photons"))
+        more = {"THETA_MAIN": theta_main, "DELTA_CHI2": delta_chi2, "N_DRAWS": n_draws}
+        return Simulated(
+            images=camera.observed(images, noise, photons),
+            labels=labels,
+            delta_chi2=delta_chi2.float(),
+            truth={"INDEX": index, "CLASS": labels, **more, **lens_columns(macro, exposure)},
+            substructure=substructure_rows(found, (index, smooth.subhalos)),
+        )
+
+
+@dataclass
+class _Best:
+    """The draw with the largest Delta chi2 of each image so far."""
+
+    scenes: list[Scenes]
+    images: Tensor
+    theta_main: Tensor
+    delta_chi2: Tensor
+    n_draws: Tensor
+
+
+@dataclass(frozen=True)
+class _Search:
+    """Draws substructure of one class until it can be seen.
+
+    Args:
+        lot: The images.
+        label: Their class.
+        camera: Takes the images.
+        exposure: Of the smooth scenes of these images; with a basis if Delta chi2 is needed.
+    """
+
+    lot: Lot
+    label: int
+    camera: Camera
+    exposure: Exposure
+
+    def run(self) -> _Best:
+        substructure = self.lot.settings.substructure
+        best = self._attempt(torch.arange(len(self.lot.index)), 0)
+        n_draws = substructure.max_draws if substructure.min_delta_chi2 > 0.0 else 1
+        for attempt in range(1, n_draws):
+            rows = torch.nonzero(best.delta_chi2 < substructure.min_delta_chi2)[:, 0]
+            if len(rows) == 0:
+                break
+            new = self._attempt(rows, attempt)
+            better = new.delta_chi2 > best.delta_chi2[rows]
+            best.images[rows[better]] = new.images[better]
+            best.theta_main[rows[better]] = new.theta_main[better]
+            best.delta_chi2[rows[better]] = new.delta_chi2[better]
+            best.n_draws[rows] += 1
+            for row, scene, is_better in zip(rows.tolist(), new.scenes, better, strict=True):
+                best.scenes[row] = scene if is_better else best.scenes[row]
+        return best
+
+    def _attempt(self, rows: Tensor, attempt: int) -> _Best:
+        lot, exposure = _part(self.lot, rows), self.exposure.rows(rows)
+        scenes = self._draw(lot, attempt)
+        images = self.camera.expected(_with(scenes, exposure.scenes.subhalos), exposure)
+        chi2 = torch.full((len(rows),), torch.nan, dtype=torch.float64)
+        if exposure.basis is not None:
+            chi2 = exposure.delta_chi2(images).cpu().double()
+        return _Best(
+            [scenes[row : row + 1] for row in range(len(rows))],
+            images,
+            scenes.theta_e,
+            chi2,
+            torch.ones(len(rows), dtype=torch.int64),
+        )
+
+    def _draw(self, lot: Lot, attempt: int) -> Scenes:
+        """Return scenes with the drawn substructure alone, and the main lens that it leaves."""
+        smooth = lot.macro.scenes
+        if self.label == CDM:
+            scenes = dataclasses.replace(smooth, subhalos=draw_subhalos(lot, attempt))
+        else:
+            scenes = dataclasses.replace(smooth, rods=draw_rods(lot, attempt))
+        if not lot.settings.substructure.is_compensated:
+            return scenes
+        return dataclasses.replace(scenes, theta_e=compensated_theta_e(scenes))
+
+
+def _with(scenes: Scenes, others: Subhalos | None) -> Scenes:
+    """Add halos on the line of sight to those of the scenes."""
+    if others is None:
+        return scenes
+    if scenes.subhalos is None:
+        return dataclasses.replace(scenes, subhalos=others)
+    names = ("x", "y", "theta_e", "r_s", "r_t")
+    both = {
+        name: torch.cat([getattr(scenes.subhalos, name), getattr(others, name)], -1)
+        for name in names
+    }
+    # Padding goes to the end, where it is cut off.
+    order = torch.argsort((both["theta_e"] == 0.0).long(), dim=-1, stable=True)
+    sorted_halos = {name: values.gather(-1, order) for name, values in both.items()}
+    return dataclasses.replace(scenes, subhalos=Subhalos(**sorted_halos, profile=others.profile))
+
+
+def _part(lot: Lot, rows: Tensor) -> Lot:
+    macro = Macro(**{name: value[rows] for name, value in vars(lot.macro).items()})
+    return dataclasses.replace(lot, index=lot.index[rows], macro=macro)
+
+
+def _rows(made: Simulated, block: Tensor, rows: Tensor) -> Simulated:
+    """Cut the wanted rows out of a block."""
+    is_wanted = torch.isin(made.substructure["INDEX"], block[rows])
+    return Simulated(
+        made.images[rows.to(made.images.device)],
+        made.labels[rows],
+        made.delta_chi2[rows],
+        {name: column[rows] for name, column in made.truth.items()},
+        {name: column[is_wanted] for name, column in made.substructure.items()},
+    )
+
+
+def _joined(parts: list[Simulated], order: Tensor) -> Simulated:
+    """Put the blocks' rows in the order in which they were asked for."""
+    images = torch.cat([part.images for part in parts])
+    return Simulated(
+        images[order.to(images.device)],
+        torch.cat([part.labels for part in parts])[order],
+        torch.cat([part.delta_chi2 for part in parts])[order],
+        {name: torch.cat([p.truth[name] for p in parts])[order] for name in parts[0].truth},
+        {name: torch.cat([p.substructure[name] for p in parts]) for name in parts[0].substructure},
+    )
+
+
+def simulate(
+    index: Tensor, settings: LensSettings, device: str = "cpu", seed: int = 0
+) -> Simulated:
+    """Simulate images of a preset in single precision, without Delta chi2 unless it selects.
+
+    For simulation while training; `Simulator` has more to choose.
+    """
+    return Simulator(settings, seed, device, with_delta_chi2=False)(index)
