@@ -61,6 +61,8 @@ def train(cfg: DictConfig) -> dict[str, float]:
     elif cfg.init_from is not None:
         hash_of = datamodule.data_hash  # type: ignore[attr-defined]
         load_initial_weights(Path(cfg.init_from), model, hash_of)
+    elif hasattr(model, "begin"):
+        model.begin()  # type: ignore[operator]
     loggers = build_loggers(cfg, folder)
     trainer = build_trainer(
         cfg.trainer,
@@ -81,12 +83,19 @@ def train(cfg: DictConfig) -> dict[str, float]:
 
 
 def _check_start(cfg: DictConfig) -> None:
-    """Raise `ConfigError` if a training shall both go on and begin with given weights."""
+    """Raise `ConfigError` if a training shall begin in two ways."""
     if cfg.ckpt_path is not None and cfg.init_from is not None:
         raise ConfigError(
             "expected either ckpt_path (go on with the same data) or init_from (begin with these "
             f"weights), but got ckpt_path = {cfg.ckpt_path} and init_from = {cfg.init_from}",
             cfg.init_from,
+        )
+    pretrained = cfg.model.get("pretrained")
+    if pretrained is not None and cfg.init_from is not None:
+        raise ConfigError(
+            f"expected either init_from or model.pretrained, but got init_from = {cfg.init_from} "
+            f"and pretrained = {pretrained}",
+            pretrained,
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -30,6 +31,7 @@ from encoders.lenses.metrics import (
     calibration_error,
 )
 from encoders.lenses.stretch import Stretch
+from encoders.lenses.weights import load_pretrained
 from encoders.schedules import build_scheduler
 
 Batch = dict[str, Any]
@@ -62,6 +64,8 @@ class LensModule(LightningModule):
         scheduler: `_target_` and options of a schedule by steps; None keeps the learning rate.
         augment: `turns` and `flips`, whether training images are turned and mirrored, and `seed`.
         calibration: `coverage`, the share of validation images that are not unsure.
+        pretrained: State dict of the network with which a training from scratch begins, see
+            `encoders.lenses.weights.load_pretrained`; None starts at random.
         freeze_norm: Keep the statistics of batch normalisation as they are: for weights that were
             trained on many images and go on with few.
     """
@@ -78,6 +82,7 @@ class LensModule(LightningModule):
         scheduler: dict[str, Any] | None,
         augment: dict[str, Any],
         calibration: dict[str, Any],
+        pretrained: str | None,
         freeze_norm: bool,
     ) -> None:
         super().__init__()
@@ -86,7 +91,7 @@ class LensModule(LightningModule):
         self.coverage = check_coverage(**calibration)
         self.label_smoothing = check_smoothing(**loss)
         self.augment_seed, self.symmetries = _augmentation(**augment)
-        self.freeze_norm = freeze_norm
+        self.pretrained, self.freeze_norm = pretrained, freeze_norm
         self.stretched = Stretch(side=int(card["side"]), **card["stretch"])
         sizes = {"in_channels": len(card["bands"]), "n_classes": len(card["classes"])}
         self.network = build_part(network, nn.Module, side=int(card["side"]), **sizes)
@@ -113,6 +118,11 @@ class LensModule(LightningModule):
                 if isinstance(part, nn.modules.batchnorm._BatchNorm):
                     part.eval()
         return self
+
+    def begin(self) -> None:
+        """Load the local weights with which a training begins, if there are any."""
+        if self.pretrained is not None:
+            load_pretrained(self.network, Path(self.pretrained))
 
     def on_train_epoch_start(self) -> None:
         """Forget the images of the epoch before."""

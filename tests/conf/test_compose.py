@@ -38,6 +38,21 @@ CARD = {
     "data_hash": "",
     "prevalence": 0.1,
 }
+LENS_CARD = {
+    "task": "lenses",
+    "classes": ["no_sub", "cdm", "vortex"],
+    "bands": ["i"],
+    "pixel_scale": 0.1,
+    "side": 65,
+    "stretch": {
+        "kind": "asinh",
+        "softening": [1.0],
+        "mean": [0.0],
+        "std": [1.0],
+        "steps": [],
+        "threshold": 0.1,
+    },
+}
 # Groups that other groups include, with where they stand, after the choice of such a group.
 INNER = {
     "prior": ("datagen", "prior@data_gen.prior"),
@@ -112,7 +127,8 @@ def test_every_group_file_is_instantiated(path: Path, tmp_path: Path) -> None:
     trainer = build_trainer(cfg.trainer, accelerator="cpu", devices=1, logger=False)
     assert trainer.num_devices == 1
     assert build(cfg.data).options.batch_size == cfg.data.batch_size
-    model = build(cfg.model, card=CARD)
+    is_lens = cfg.model["_target_"].startswith("encoders.lenses")
+    model = build(cfg.model, card=LENS_CARD if is_lens else CARD)
     assert sum(p.numel() for p in model.parameters()) > 0
     loggers = build_loggers(cfg, tmp_path)
     assert len(loggers) == len(cfg.logger or {})

@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 
 from conf import schema
 from datagen.lenses import format as files
+from encoders.training import train
 
 SIDE = 17
 N_PER_FILE = 30
@@ -121,22 +122,29 @@ def options() -> dict[str, Any]:
         "scheduler": None,
         "augment": {"turns": True, "flips": True, "seed": 1},
         "calibration": {"coverage": 0.9},
+        "pretrained": None,
         "freeze_norm": False,
     }
 
 
-@pytest.fixture
-def compose_lenses(lenses_dir: Path, tmp_path: Path, root: Path) -> Callable[..., DictConfig]:
-    """Return a function that composes a small training, with more overrides."""
+Compose = Callable[..., DictConfig]
 
-    def composed(*overrides: str, folder: str = "run") -> DictConfig:
+
+@pytest.fixture(scope="session")
+def compose_lenses(
+    lenses_dir: Path, tmp_path_factory: pytest.TempPathFactory, root: Path
+) -> Compose:
+    """Return a function that composes a small training in a folder of its own."""
+
+    def composed(*overrides: str) -> DictConfig:
         schema.register()
         GlobalHydra.instance().clear()
+        folder = tmp_path_factory.mktemp("run")
         small = [
             "model=plain_cnn",
             f"data.data_dir={lenses_dir}",
-            f"paths.log_dir={tmp_path / folder / 'logs'}",
-            f"paths.output_dir={tmp_path / folder / 'outputs'}",
+            f"paths.log_dir={folder / 'logs'}",
+            f"paths.output_dir={folder / 'outputs'}",
             "trainer=cpu",
             "trainer.max_epochs=2",
             "trainer.enable_progress_bar=false",
@@ -149,3 +157,10 @@ def compose_lenses(lenses_dir: Path, tmp_path: Path, root: Path) -> Callable[...
             return compose("train", overrides=[*small, *overrides])
 
     return composed
+
+
+@pytest.fixture(scope="session")
+def trained(compose_lenses: Compose) -> tuple[DictConfig, dict[str, float]]:
+    """Return a training of two epochs and its figures."""
+    cfg = compose_lenses("logger=tensorboard")
+    return cfg, train(cfg)
