@@ -19,7 +19,7 @@ class LensSettings(RunSettings):
         images_per_part: Images in one part of the table, where each has a file of its own.
         unsure_threshold: Images whose greatest probability is below it are unsure; null takes the
             one that the checkpoint brings.
-        n_reliability_bins: Bins of the calibration error and the reliability diagram.
+        evaluate: Compare with the truth where it is known.
         delta_chi2_bins: Edges of the accuracy against Delta chi2.
         n_examples: Images of each true class in the picture of examples.
     """
@@ -27,14 +27,13 @@ class LensSettings(RunSettings):
     split: str | None
     images_per_part: int
     unsure_threshold: float | None
-    n_reliability_bins: int
+    evaluate: bool
     delta_chi2_bins: list[float]
     n_examples: int
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("images_per_part", "n_reliability_bins"):
-            at_least(name, getattr(self, name), 1)
+        at_least("images_per_part", self.images_per_part, 1)
         at_least("n_examples", self.n_examples, 0)
         if self.split is not None and self.split not in SPLITS:
             refuse("predict.split", self.split, f"null | {' | '.join(SPLITS)}")
