@@ -40,6 +40,7 @@ class TrainConfig:
 
     task_name: str = MISSING
     paths: PathsConfig = MISSING
+    lens: Any = None
     data: Any = MISSING
     model: Any = MISSING
     callbacks: Any = None

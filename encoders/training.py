@@ -61,8 +61,6 @@ def train(cfg: DictConfig) -> dict[str, float]:
     elif cfg.init_from is not None:
         hash_of = datamodule.data_hash  # type: ignore[attr-defined]
         load_initial_weights(Path(cfg.init_from), model, hash_of)
-    elif hasattr(model, "begin"):
-        model.begin()  # type: ignore[operator]
     loggers = build_loggers(cfg, folder)
     trainer = build_trainer(
         cfg.trainer,
@@ -90,11 +88,11 @@ def _check_start(cfg: DictConfig) -> None:
             f"weights), but got ckpt_path = {cfg.ckpt_path} and init_from = {cfg.init_from}",
             cfg.init_from,
         )
-    pretrained = cfg.model.get("pretrained")
+    pretrained = OmegaConf.select(cfg, "callbacks.pretrained.path")
     if pretrained is not None and cfg.init_from is not None:
         raise ConfigError(
-            f"expected either init_from or model.pretrained, but got init_from = {cfg.init_from} "
-            f"and pretrained = {pretrained}",
+            "expected either init_from or callbacks.pretrained.path, but got init_from = "
+            f"{cfg.init_from} and path = {pretrained}",
             pretrained,
         )
 

@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 
 Vector = tuple[Tensor, Tensor]
+# Added to squared radii where the deflection has no direction at the centre [arcsec^2].
+_TINY = 1e-18
 
 
 def rotated(
@@ -38,7 +40,7 @@ def arctan_ratio(y: Tensor) -> Tensor:
     Args:
         y: > 0. The relative error is below 4e-7 in float32 and 1e-15 in float64 for y > 1e-4.
     """
-    n_halvings, degree = (6, 8) if y.dtype == torch.float64 else (4, 6)
+    n_halvings, degree = (5, 8) if y.dtype == torch.float64 else (4, 6)
     root = torch.sqrt(y)
     scale = 1.0 + root
     for _ in range(n_halvings - 1):
@@ -52,8 +54,8 @@ def arctan_ratio(y: Tensor) -> Tensor:
 
 
 def _elliptical_radius(x: Tensor, y: Tensor, q: Tensor) -> Tensor:
-    """Return sqrt(q^2 x^2 + y^2), kept off 0 where the deflection has no direction."""
-    return torch.sqrt(q**2 * x**2 + y**2 + 1e-12)
+    """Return sqrt(q^2 x^2 + y^2), kept off 0."""
+    return torch.sqrt(q**2 * x**2 + y**2 + _TINY)
 
 
 def sie_alpha(x: Tensor, y: Tensor, theta_e: Tensor, q: Tensor) -> Vector:
@@ -181,6 +183,22 @@ def tnfw_kappa(r2: Tensor, theta_e: Tensor, r_s: Tensor, r_t: Tensor) -> Tensor:
     return theta_e**2 / (2.0 * r_s**2 * _tnfw_mass(tau)) * inside
 
 
+def tnfw_psi(r2: Tensor, theta_e: Tensor, r_s: Tensor, r_t: Tensor) -> Tensor:
+    """Potential of the same halo [arcsec^2], 0 at the centre; equation A14."""
+    tau, x2 = r_t / r_s, r2 / r_s**2
+    tau2, log_tau = tau**2, torch.log(tau)
+    root = torch.sqrt(tau2 + x2)
+    log = 0.5 * torch.log(x2) - torch.log(root + tau)
+    ratio = arctan_ratio(x2)
+    growth = 2.0 * math.pi * (tau - root + tau * torch.log(tau + root))
+    growth = growth + (tau2 - 1.0) * (2.0 * root * log / tau + log**2 + (x2 - 1.0) * ratio**2)
+    growth = growth + 4.0 * (x2 - 1.0) * ratio
+    growth = growth + ((tau2 - 1.0) * log_tau - tau2 - 1.0) * torch.log(x2)
+    centre = (tau2 - 1.0) * log_tau * torch.log(4.0 * tau) + 2.0 * torch.log(0.5 * tau)
+    centre = centre - 2.0 * tau * (tau - math.pi) * torch.log(2.0 * tau)
+    return 0.5 * theta_e**2 / _tnfw_mass(tau) * (growth - centre)
+
+
 def rod_alpha(x: Tensor, y: Tensor, theta_v: Tensor, length: Tensor) -> Vector:
     """Deflection of a straight rod of uniform line mass along x.
 
@@ -195,10 +213,8 @@ def rod_alpha(x: Tensor, y: Tensor, theta_v: Tensor, length: Tensor) -> Vector:
     """
     half = 0.5 * length
     scale = theta_v**2 / length
-    y2 = y**2
-    ratio = ((x + half) ** 2 + y2) / ((x - half) ** 2 + y2)
-    angle = torch.atan2(length * y, x**2 + y2 - half**2)
-    return 0.5 * scale * torch.log(ratio), scale * angle
+    ratio = ((x + half) ** 2 + y**2) / ((x - half) ** 2 + y**2)
+    return 0.5 * scale * torch.log(ratio), scale * _subtended(x, y, length)
 
 
 def rod_psi(x: Tensor, y: Tensor, theta_v: Tensor, length: Tensor) -> Tensor:
@@ -206,8 +222,13 @@ def rod_psi(x: Tensor, y: Tensor, theta_v: Tensor, length: Tensor) -> Tensor:
     half = 0.5 * length
     ahead, behind = x + half, x - half
     radial = ahead * torch.log(ahead**2 + y**2) - behind * torch.log(behind**2 + y**2)
-    turn = y * (torch.atan2(ahead, y) - torch.atan2(behind, y))
+    turn = y * _subtended(x, y, length)
     return theta_v**2 / length * (0.5 * radial + turn - length)
+
+
+def _subtended(x: Tensor, y: Tensor, length: Tensor) -> Tensor:
+    """Return the angle under which the rod is seen from (x, y) [rad], with the sign of y."""
+    return torch.atan2(length * y, x**2 + y**2 - 0.25 * length**2)
 
 
 def multipole_alpha(x: Tensor, y: Tensor, strength: Tensor, angle: Tensor, m: int) -> Vector:
@@ -223,10 +244,22 @@ def multipole_alpha(x: Tensor, y: Tensor, strength: Tensor, angle: Tensor, m: in
         angle: Direction of one of the maxima [rad].
         m: Order, 3 or 4.
     """
-    radius = torch.sqrt(x**2 + y**2 + 1e-12)
+    u, v, cos, sin = _wave(x, y, angle, m)
+    radial, around = strength / (1 - m**2) * cos, -m * strength / (1 - m**2) * sin
+    return radial * u - around * v, radial * v + around * u
+
+
+def multipole_psi(x: Tensor, y: Tensor, strength: Tensor, angle: Tensor, m: int) -> Tensor:
+    """Potential of the same multipole [arcsec^2]."""
+    u, v, cos, _ = _wave(x, y, angle, m)
+    return strength / (1 - m**2) * (x * u + y * v) * cos
+
+
+def _wave(x: Tensor, y: Tensor, angle: Tensor, m: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return the direction (x, y) / r and cosine and sine of m (phi - angle)."""
+    radius = torch.sqrt(x**2 + y**2 + _TINY)
     u, v = x / radius, y / radius
     cos, sin = torch.cos(m * angle), -torch.sin(m * angle)
     for _ in range(m):
         cos, sin = cos * u - sin * v, cos * v + sin * u
-    radial, around = strength / (1 - m**2) * cos, -m * strength / (1 - m**2) * sin
-    return radial * u - around * v, radial * v + around * u
+    return u, v, cos, sin

@@ -7,18 +7,21 @@ left of the chi2 of d after a linear refit of all smooth parameters.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from datagen.lenses.render import Grid, render
+from datagen.lenses.render import Grid, deflection, render, surface_brightness, to_pixels
 from datagen.lenses.scene import Scenes, Sersics
 
 # Directions whose singular value is below this share of the largest one are left out.
 _RANK_TOLERANCE = 1e-9
 # Smallest ellipticity at which derivatives are taken: at 0 the angle is undefined.
 _MIN_ELLIPTICITY = 1e-3
+# Step of the central differences, in float64, for parameters of order 0.1 to 1.
+_STEP = 1e-5
 _N_LENS, _N_SERSIC = 7, 7
 
 
@@ -29,22 +32,33 @@ def smooth_parameters(scenes: Scenes) -> Tensor:
     each source component, then of each component of the lens light. e = (1 - q) / (1 + q) times the
     cosine and sine of twice the angle. A component without flux has ln flux = -inf.
     """
-    s = scenes
-    e1, e2 = _ellipticity(s.q, s.angle)
-    lens = [torch.log(s.theta_e), e1, e2, s.x, s.y, s.gamma_1, s.gamma_2]
-    columns = [torch.stack(lens, 1), _sersic_parameters(s.source)]
-    if s.lens_light is not None:
-        columns.append(_sersic_parameters(s.lens_light))
+    columns = [_lens_parameters(scenes), _sersic_parameters(scenes.source).flatten(1)]
+    if scenes.lens_light is not None:
+        columns.append(_sersic_parameters(scenes.lens_light).flatten(1))
     return torch.cat(columns, 1)
 
 
 def with_parameters(scenes: Scenes, parameters: Tensor) -> Scenes:
     """Return the scenes with other smooth parameters, in the order of `smooth_parameters`."""
-    log_theta, e1, e2, x, y, gamma_1, gamma_2 = parameters[:, :_N_LENS].unbind(1)
-    q, angle = _shape(e1, e2)
     n_source = scenes.source.x.shape[1]
     components = parameters[:, _N_LENS:].reshape(len(parameters), -1, _N_SERSIC)
     light = scenes.lens_light
+    return replace(
+        _with_lens(scenes, parameters[:, :_N_LENS]),
+        source=_sersics(components[:, :n_source]),
+        lens_light=None if light is None else _sersics(components[:, n_source:]),
+    )
+
+
+def _lens_parameters(scenes: Scenes) -> Tensor:
+    s = scenes
+    e1, e2 = _ellipticity(s.q, s.angle)
+    return torch.stack([torch.log(s.theta_e), e1, e2, s.x, s.y, s.gamma_1, s.gamma_2], 1)
+
+
+def _with_lens(scenes: Scenes, parameters: Tensor) -> Scenes:
+    log_theta, e1, e2, x, y, gamma_1, gamma_2 = parameters.unbind(1)
+    q, angle = _shape(e1, e2)
     return replace(
         scenes,
         theta_e=torch.exp(log_theta),
@@ -54,9 +68,20 @@ def with_parameters(scenes: Scenes, parameters: Tensor) -> Scenes:
         y=y,
         gamma_1=gamma_1,
         gamma_2=gamma_2,
-        source=_sersics(components[:, :n_source]),
-        lens_light=None if light is None else _sersics(components[:, n_source:]),
     )
+
+
+def _sersic_parameters(light: Sersics) -> Tensor:
+    """Return x, y, e1, e2, ln n, ln r_eff, ln flux, shape (B, S, 7)."""
+    e1, e2 = _ellipticity(light.q, light.angle)
+    logs = (torch.log(values) for values in (light.n, light.r_eff, light.flux))
+    return torch.stack([light.x, light.y, e1, e2, *logs], 2)
+
+
+def _sersics(parameters: Tensor) -> Sersics:
+    x, y, e1, e2, log_n, log_r, log_flux = parameters.unbind(2)
+    q, angle = _shape(e1, e2)
+    return Sersics(x, y, q, angle, torch.exp(log_n), torch.exp(log_r), torch.exp(log_flux))
 
 
 def _ellipticity(q: Tensor, angle: Tensor) -> tuple[Tensor, Tensor]:
@@ -69,44 +94,65 @@ def _shape(e1: Tensor, e2: Tensor) -> tuple[Tensor, Tensor]:
     return (1.0 - size) / (1.0 + size), 0.5 * torch.atan2(e2, e1)
 
 
-def _sersic_parameters(light: Sersics) -> Tensor:
-    e1, e2 = _ellipticity(light.q, light.angle)
-    logs = (torch.log(values) for values in (light.n, light.r_eff, light.flux))
-    return torch.stack([light.x, light.y, e1, e2, *logs], 2).flatten(1)
-
-
-def _sersics(parameters: Tensor) -> Sersics:
-    x, y, e1, e2, log_n, log_r, log_flux = parameters.unbind(2)
-    q, angle = _shape(e1, e2)
-    return Sersics(x, y, q, angle, torch.exp(log_n), torch.exp(log_r), torch.exp(log_flux))
-
-
 def smooth_jacobian(scenes: Scenes, grid: Grid, psf: Tensor | None, has_sky: bool) -> Tensor:
-    """Return the derivatives of the smooth images, by forward-mode differentiation.
+    """Return the derivatives of the smooth images with respect to `smooth_parameters`.
+
+    Central differences of the deflection and of the light, joined by the chain rule: a parameter p
+    of the lens changes the light at a ray by -grad S . d alpha / d p.
 
     Args:
         scenes: B scenes; their substructure is left out.
         grid: Pixels and rays.
         psf: Kernel, see `render`.
-        has_sky: Whether a constant level is a parameter as well.
+        has_sky: Whether a constant level is a parameter as well, the last one.
 
     Returns:
-        Shape (B, pixels, P): P parameters of `smooth_parameters`, then the sky.
+        Shape (B, pixels, P), float64.
     """
-    smooth = scenes.without_substructure()
-    parameters = smooth_parameters(smooth)
+    smooth = scenes.without_substructure().to(scenes.theta_e.device, torch.float64)
+    psf = None if psf is None else psf.double()
+    blocks = [
+        torch.stack(
+            [to_pixels(plane, grid, psf).flatten(1) for plane in _derivatives(smooth[rows], grid)],
+            2,
+        )
+        for rows in grid.chunks(len(smooth), smooth.theta_e)
+    ]
+    jacobian = torch.cat(blocks)
+    return torch.nn.functional.pad(jacobian, (0, 1), value=1.0) if has_sky else jacobian
 
-    def image(values: Tensor) -> Tensor:
-        return render(with_parameters(smooth, values), grid, psf).flatten(1)
 
-    columns = []
+def _derivatives(smooth: Scenes, grid: Grid) -> list[Tensor]:
+    """Return the derivatives of the surface brightness on the rays, each of shape (B, R, R)."""
+    axis = grid.axis(smooth.theta_e)
+    x, y = axis[None, None, :], axis[None, :, None]
+    alpha_x, alpha_y = deflection(smooth, axis)
+    source = _light_derivatives(smooth.source, x - alpha_x, y - alpha_y)
+    # moving a component is moving all rays the other way
+    slope_x, slope_y = (-sum(source[k::_N_SERSIC], torch.zeros_like(alpha_x)) for k in (0, 1))
+    bends = _central(
+        lambda values: torch.stack(deflection(_with_lens(smooth, values), axis)),
+        _lens_parameters(smooth),
+    )
+    lens = [-(slope_x * bend[0] + slope_y * bend[1]) for bend in bends]
+    light = smooth.lens_light
+    return lens + source + ([] if light is None else _light_derivatives(light, x, y))
+
+
+def _light_derivatives(light: Sersics, x: Tensor, y: Tensor) -> list[Tensor]:
+    def brightness(values: Tensor) -> Tensor:
+        return surface_brightness(_sersics(values[:, None]), x, y)
+
+    components = _sersic_parameters(light).unbind(1)
+    return [plane for values in components for plane in _central(brightness, values)]
+
+
+def _central(function: Callable[[Tensor], Tensor], parameters: Tensor) -> Iterator[Tensor]:
+    """Yield the derivative of the function with respect to each column of the parameters."""
     for k in range(parameters.shape[1]):
-        tangent = torch.zeros_like(parameters)
-        tangent[:, k] = 1.0
-        columns.append(torch.func.jvp(image, (parameters,), (tangent,))[1])
-    if has_sky:
-        columns.append(torch.ones_like(columns[0]))
-    return torch.stack(columns, 2)
+        shift = torch.zeros_like(parameters)
+        shift[:, k] = _STEP
+        yield (function(parameters + shift) - function(parameters - shift)) / (2.0 * _STEP)
 
 
 def range_basis(jacobian: Tensor, variance: Tensor) -> Tensor:

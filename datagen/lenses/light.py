@@ -11,7 +11,8 @@ from torch import Tensor
 def sersic_b(n: Tensor) -> Tensor:
     """Return b_n, for which r_eff holds half of the light.
 
-    Ciotti & Bertin 1999, A&A 352, 447, equation 18; relative error below 1e-6 for n >= 0.5.
+    Ciotti & Bertin 1999, A&A 352, 447, equation 18; the light inside r_eff is wrong by 1.3e-4
+    of the total at n = 0.5 and by less than 1.4e-5 for n >= 1.
     """
     inverse = 1.0 / n
     terms = (4.0 / 405.0, 46.0 / 25515.0, 131.0 / 1148175.0, -2194697.0 / 30690717750.0)

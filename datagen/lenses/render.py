@@ -6,6 +6,7 @@ last bits depend on the size of the batch; `blocks.in_blocks` fixes that.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -70,6 +71,12 @@ class Grid:
         steps = torch.arange(self.n_rays, dtype=like.dtype, device=like.device)
         return (steps - 0.5 * (self.n_rays - 1)) * self.ray_scale
 
+    def chunks(self, n_images: int, like: Tensor) -> Iterator[slice]:
+        """Yield the images whose planes fit the working memory of one operation."""
+        step = _at_once(self.n_rays**2, like)
+        for start in range(0, n_images, step):
+            yield slice(start, start + step)
+
 
 def render(scenes: Scenes, grid: Grid, psf: Tensor | None = None) -> Tensor:
     """Return noise-free images.
@@ -83,12 +90,8 @@ def render(scenes: Scenes, grid: Grid, psf: Tensor | None = None) -> Tensor:
     Returns:
         Counts per pixel, shape (B, 1, side, side), in the scene's dtype.
     """
-    n_images = _at_once(grid.n_rays**2, scenes.theta_e)
-    images = [
-        _render(scenes[start : start + n_images], grid, psf)
-        for start in range(0, len(scenes), n_images)
-    ]
-    return torch.cat(images)
+    rows = grid.chunks(len(scenes), scenes.theta_e)
+    return torch.cat([_render(scenes[some], grid, psf) for some in rows])
 
 
 def _at_once(n_rays: int, like: Tensor) -> int:
@@ -103,12 +106,26 @@ def _render(scenes: Scenes, grid: Grid, psf: Tensor | None) -> Tensor:
     image = surface_brightness(scenes.source, x - alpha_x, y - alpha_y)
     if scenes.lens_light is not None:
         image = image + surface_brightness(scenes.lens_light, x, y)
-    image = image * grid.ray_scale**2
+    return to_pixels(image, grid, psf)
+
+
+def to_pixels(brightness: Tensor, grid: Grid, psf: Tensor | None) -> Tensor:
+    """Turn surface brightness on rays into blurred counts per pixel.
+
+    Args:
+        brightness: [counts/arcsec^2], (B, R, R).
+        grid: Pixels and rays.
+        psf: Kernel, see `render`.
+
+    Returns:
+        (B, 1, side, side).
+    """
+    image = brightness * grid.ray_scale**2
     if psf is not None:
         image = convolve(image, psf)
-    if grid.supersampling > 1:
-        step = grid.supersampling
-        image = torch.nn.functional.avg_pool2d(image[:, None], step)[:, 0] * step**2
+    step = grid.supersampling
+    if step > 1:
+        image = torch.nn.functional.avg_pool2d(image, step, divisor_override=1)
     return image[:, None]
 
 

@@ -243,6 +243,7 @@ class SubstructureSettings:
     Args:
         extent: Radius in which mass is counted and substructure placed [theta_e].
         is_compensated: The main lens gives up the mass that substructure adds inside its ring.
+        has_delta_chi2: Delta chi2 is computed for the truth.
         min_delta_chi2: Substructure is drawn again until its Delta chi2 is as large; 0: never.
         max_draws: At most so many draws; the one with the largest Delta chi2 stays.
         cdm: Subhalos of the class cdm.
@@ -252,6 +253,7 @@ class SubstructureSettings:
 
     extent: float
     is_compensated: bool
+    has_delta_chi2: bool
     min_delta_chi2: float
     max_draws: int
     cdm: CdmSettings
@@ -262,6 +264,12 @@ class SubstructureSettings:
         check_range("lens.substructure.extent", self.extent, 0.1, 20.0)
         check_range("lens.substructure.min_delta_chi2", self.min_delta_chi2, 0.0)
         check_range("lens.substructure.max_draws", self.max_draws, 1, 1000)
+        if self.min_delta_chi2 > 0.0 and not self.has_delta_chi2:
+            raise ConfigError(
+                "expected lens.substructure.has_delta_chi2 = true with min_delta_chi2 > 0, but got "
+                f"has_delta_chi2 = false and min_delta_chi2 = {self.min_delta_chi2:g}",
+                value=self.min_delta_chi2,
+            )
 
 
 def _check_all(part: str, settings: object, limits: Mapping[str, tuple[float, float]]) -> None:

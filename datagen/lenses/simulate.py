@@ -96,7 +96,9 @@ class Simulator:
         smooth = dataclasses.replace(macro.scenes, subhalos=draw_line_of_sight(lot))
         exposure = camera.expose(smooth, macro)
         images, theta_main = exposure.smooth.clone(), macro.scenes.theta_e.clone()
-        need = self.with_delta_chi2 or settings.substructure.min_delta_chi2 > 0.0
+        substructure = settings.substructure
+        need = self.with_delta_chi2 and substructure.has_delta_chi2
+        need = need or substructure.min_delta_chi2 > 0.0
         delta_chi2 = torch.full((len(index),), 0.0 if need else torch.nan, dtype=torch.float64)
         delta_chi2[labels == NO_SUB] = 0.0
         found, n_draws = [], torch.ones(len(index), dtype=torch.int64)

@@ -13,19 +13,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning.pytorch import LightningDataModule
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from datagen.errors import ConfigError
 from datagen.files import content_hash
 from datagen.lenses.format import CLASSES
-from encoders.data import FILLER, LoaderOptions, as_it_is, check_splits, make_loader
+from encoders.data import FILLER, LoaderOptions, check_splits
 from encoders.lenses.images import ImageSet, Numbers, open_images
+from encoders.lenses.loaders import TASK, SplitLoaders, check_count
 from encoders.lenses.splits import choose, deal
 from encoders.lenses.stretch import fit_side, fit_stretch
 
-TASK = "lenses"
 # Images that are read at once where all of them are needed.
 BLOCK = 1024
 
@@ -78,7 +77,7 @@ def read_all(images: ImageSet, numbers: Numbers) -> Tensor:
     return torch.cat([images.read(block) for block in blocks])
 
 
-class LensesDataModule(LightningDataModule):
+class LensesDataModule(SplitLoaders):
     """Train, val and test images of lenses.
 
     Args:
@@ -107,13 +106,12 @@ class LensesDataModule(LightningDataModule):
         stretch: Mapping[str, Any],
         in_memory: bool,
     ) -> None:
-        super().__init__()
+        super().__init__(LoaderOptions(batch_size, num_workers, seed, rank=0, world_size=1))
         # Logged beside the hyper-parameters of the model.
         self.save_hyperparameters()
         for name, count in (("n_train", n_train), ("side", side)):
             check_count(name, count)
         self.data_dir, self.in_memory = Path(data_dir), in_memory
-        self.options = LoaderOptions(batch_size, num_workers, seed, rank=0, world_size=1)
         self.splits = check_splits(splits)
         self.n_train, self.wanted_side = n_train, side
         self.min_delta_chi2, self.stretch = min_delta_chi2, dict(stretch)
@@ -168,20 +166,6 @@ class LensesDataModule(LightningDataModule):
         places = np.unique(np.linspace(0, len(dataset) - 1, n_images).round().astype(int))
         return dataset.__getitems__(places.tolist())
 
-    def train_dataloader(self) -> DataLoader[Any]:
-        """Return shuffled training images."""
-        return make_loader(self.dataset("train"), self._placed(), shuffle=True, collate=as_it_is)
-
-    def val_dataloader(self) -> DataLoader[Any]:
-        """Return validation images in order."""
-        return make_loader(self.dataset("val"), self._placed(), shuffle=False, collate=as_it_is)
-
-    def test_dataloader(self) -> DataLoader[Any] | list[DataLoader[Any]]:
-        """Return test images in order, or nothing if there are none."""
-        if not len(self.numbers["test"]):
-            return []
-        return make_loader(self.dataset("test"), self._placed(), shuffle=False, collate=as_it_is)
-
     def _numbers(self, seed: int, splits: Mapping[str, float]) -> dict[str, Numbers]:
         images, seen = self.images, self._detectable()
         names = [images.names[number] for number in seen]
@@ -227,14 +211,3 @@ class LensesDataModule(LightningDataModule):
         images = read_all(self.images, np.sort(train[order]))
         side = self.wanted_side or self.images.side
         return fit_stretch(fit_side(images, side), options, self.images.noise)
-
-    def _placed(self) -> LoaderOptions:
-        trainer, own = self.trainer, self.options
-        rank, world_size = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
-        return LoaderOptions(own.batch_size, own.num_workers, own.seed, rank, world_size)
-
-
-def check_count(name: str, count: int | None) -> None:
-    """Raise `ConfigError` unless a count of `data` is None or >= 1."""
-    if count is not None and count < 1:
-        raise ConfigError(f"expected data.{name} >= 1 or null, but got {name} = {count}", count)

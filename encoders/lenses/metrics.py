@@ -111,10 +111,8 @@ class Running(Metric):
         self.sums += torch.stack((total, n_right.double(), torch.full_like(total, n_images)))
 
     def compute(self) -> dict[str, Tensor]:
-        """Return `epoch_loss` and `accuracy`, float32; nothing if nothing was counted."""
+        """Return `epoch_loss` and `accuracy`, float32."""
         loss, n_right, n_images = self.sums
-        if not n_images > 0:
-            return {}
         return {"epoch_loss": (loss / n_images).float(), "accuracy": (n_right / n_images).float()}
 
 

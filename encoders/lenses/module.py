@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -31,7 +30,6 @@ from encoders.lenses.metrics import (
     calibration_error,
 )
 from encoders.lenses.stretch import Stretch
-from encoders.lenses.weights import load_pretrained
 from encoders.schedules import build_scheduler
 
 Batch = dict[str, Any]
@@ -64,8 +62,6 @@ class LensModule(LightningModule):
         scheduler: `_target_` and options of a schedule by steps; None keeps the learning rate.
         augment: `turns` and `flips`, whether training images are turned and mirrored, and `seed`.
         calibration: `coverage`, the share of validation images that are not unsure.
-        pretrained: State dict of the network with which a training from scratch begins, see
-            `encoders.lenses.weights.load_pretrained`; None starts at random.
         freeze_norm: Keep the statistics of batch normalisation as they are: for weights that were
             trained on many images and go on with few.
     """
@@ -82,7 +78,6 @@ class LensModule(LightningModule):
         scheduler: dict[str, Any] | None,
         augment: dict[str, Any],
         calibration: dict[str, Any],
-        pretrained: str | None,
         freeze_norm: bool,
     ) -> None:
         super().__init__()
@@ -91,7 +86,7 @@ class LensModule(LightningModule):
         self.coverage = check_coverage(**calibration)
         self.label_smoothing = check_smoothing(**loss)
         self.augment_seed, self.symmetries = _augmentation(**augment)
-        self.pretrained, self.freeze_norm = pretrained, freeze_norm
+        self.freeze_norm = freeze_norm
         self.stretched = Stretch(side=int(card["side"]), **card["stretch"])
         sizes = {"in_channels": len(card["bands"]), "n_classes": len(card["classes"])}
         self.network = build_part(network, nn.Module, side=int(card["side"]), **sizes)
@@ -118,11 +113,6 @@ class LensModule(LightningModule):
                 if isinstance(part, nn.modules.batchnorm._BatchNorm):
                     part.eval()
         return self
-
-    def begin(self) -> None:
-        """Load the local weights with which a training begins, if there are any."""
-        if self.pretrained is not None:
-            load_pretrained(self.network, Path(self.pretrained))
 
     def on_train_epoch_start(self) -> None:
         """Forget the images of the epoch before."""
@@ -158,7 +148,8 @@ class LensModule(LightningModule):
         values: dict[str, float | Tensor] = {
             f"val/{name}": value for name, value in self.figures(answers).items()
         }
-        values |= {f"train/{name}": value for name, value in self.running.compute().items()}
+        if self.running.update_called:
+            values |= {f"train/{name}": value for name, value in self.running.compute().items()}
         self._log(values | {"val/temperature": float(self.temperature)})
 
     def on_test_epoch_start(self) -> None:

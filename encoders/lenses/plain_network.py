@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from encoders.lenses.residual import ResidualNetwork, check_layout, check_side
+from encoders.lenses.residual import Fields, ResidualNetwork, check_layout, check_side
 
 
-class PlainFields:
+class PlainFields(Fields):
     """Channels that mean nothing to a group."""
 
     def lift(self, n_in: int, n_out: int, kernel: int, stride: int = 1) -> nn.Module:

@@ -25,7 +25,7 @@ LAYERS: tuple[tuple[int, int, int, tuple[int, int] | None], ...] = (
     (96, 5, 2, None),
     (64, 5, 1, (1, 0)),
 )
-N_HALVINGS = 2
+N_HALVINGS, LEAST_SIDE = 2, 29
 # Standard deviation of the Gaussian that blurs before pooling, and where its kernel ends [px].
 SIGMA, REACH = 0.66, 2
 N_HIDDEN = 64
@@ -37,7 +37,7 @@ class ReferenceNetwork(nn.Module):
     Args:
         in_channels: Channels of the images, all scalars.
         n_classes: Number of classes.
-        side: Side of the images [px], a multiple of 4 plus 1, >= 17.
+        side: Side of the images [px], a multiple of 4 plus 1, >= 29.
         group: A finite group, see `EquivariantNetwork`.
 
     Raises:
@@ -46,7 +46,7 @@ class ReferenceNetwork(nn.Module):
 
     def __init__(self, in_channels: int, n_classes: int, side: int, group: str) -> None:
         super().__init__()
-        check_side(side, N_HALVINGS, least=17)
+        check_side(side, N_HALVINGS, LEAST_SIDE)
         fields = fields_of(group)
         if not isinstance(fields, RegularFields):
             raise ConfigError(f"expected a finite group such as C8, but got {group}", group, "C, D")

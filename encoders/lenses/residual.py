@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
@@ -22,24 +23,30 @@ class HasPlain(Protocol):
         """Return that ordinary module, which shares nothing with this one."""
 
 
-class Fields(Protocol):
+class Fields(ABC):
     """What stands between the layers: how fields are convolved, normalised and made invariant."""
 
+    @abstractmethod
     def lift(self, n_in: int, n_out: int, kernel: int, stride: int = 1) -> nn.Module:
         """Return a convolution from `n_in` scalar channels to `n_out` fields."""
 
+    @abstractmethod
     def conv(self, n_in: int, n_out: int, kernel: int, stride: int = 1) -> nn.Module:
         """Return a convolution from `n_in` to `n_out` fields."""
 
+    @abstractmethod
     def norm(self, n: int) -> nn.Module:
         """Return the batch normalisation of `n` fields."""
 
+    @abstractmethod
     def activation(self, n: int) -> nn.Module:
         """Return the nonlinearity of `n` fields."""
 
+    @abstractmethod
     def invariants(self, n: int) -> nn.Module:
         """Return what makes channels that the group leaves alone out of `n` fields."""
 
+    @abstractmethod
     def n_invariants(self, n: int) -> int:
         """Return how many channels `invariants` makes."""
 

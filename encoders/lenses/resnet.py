@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
@@ -178,11 +179,13 @@ class Bottleneck(nn.Module):
 def start_he(network: nn.Module) -> None:
     """Draw weights of convolutions so that ReLU layers keep the size of gradients; no biases.
 
-    He et al. 2015, ICCV, doi:10.1109/ICCV.2015.123: variance 2 / (outputs of a weight's input).
+    He et al. 2015, ICCV, doi:10.1109/ICCV.2015.123: variance 2 / (outputs that an input reaches).
     """
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            # As the kernels like them best: up to twice as fast on the CPU.
+            module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last)
         if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
             nn.init.zeros_(module.bias)
 

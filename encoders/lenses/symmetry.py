@@ -6,7 +6,7 @@ Every module here takes and returns ordinary tensors (B, C, H, W) and acts on ea
 from __future__ import annotations
 
 import re
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from torch.nn.functional import relu
 from datagen.errors import ConfigError
 from encoders.lenses.e2cnn_compat import enn, gspaces
 from encoders.lenses.equivariant import SteerableConv
-from encoders.lenses.residual import affine_of
+from encoders.lenses.residual import Fields, affine_of
 
 # Highest rotation frequency of the fields of SO(2) and O(2).
 MAX_FREQUENCY = 3
@@ -25,7 +25,7 @@ GROUPS = "C1, C2, ..., C99; D1, D2, ..., D99 (with flips); SO2; O2 (with flips)"
 MOMENTUM, EPSILON = 0.1, 1e-5
 
 
-class GroupFields(ABC):
+class GroupFields(Fields):
     """Fields that a group acts on.
 
     Args:
@@ -48,22 +48,6 @@ class GroupFields(ABC):
     @abstractmethod
     def kind(self, n: int) -> Any:  # noqa: ANN401 - e2cnn ships no types
         """Return e2cnn's type of `n` fields, equal representations together."""
-
-    @abstractmethod
-    def norm(self, n: int) -> nn.Module:
-        """Return the batch normalisation of `n` fields."""
-
-    @abstractmethod
-    def activation(self, n: int) -> nn.Module:
-        """Return the nonlinearity of `n` fields."""
-
-    @abstractmethod
-    def invariants(self, n: int) -> nn.Module:
-        """Return what makes channels that the group leaves alone out of `n` fields."""
-
-    @abstractmethod
-    def n_invariants(self, n: int) -> int:
-        """Return how many channels `invariants` makes."""
 
 
 class RegularFields(GroupFields):
@@ -116,7 +100,7 @@ class IrrepFields(GroupFields):
         return Gate(n)
 
     def invariants(self, n: int) -> nn.Module:
-        """Return what makes `2 n` channels that the group leaves alone."""
+        """Return what makes `4 n` channels that the group leaves alone."""
         return Norms(n)
 
     def n_invariants(self, n: int) -> int:

@@ -6,6 +6,7 @@ The files that torchvision publishes for ResNet-18 and DenseNet-201 fit as they 
 from __future__ import annotations
 
 import importlib
+import logging
 import pickle
 import re
 from collections.abc import Mapping
@@ -13,9 +14,12 @@ from pathlib import Path
 from typing import TypeGuard
 
 import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
 from datagen.errors import CheckpointError, ConfigError, DataNotFoundError
+
+log = logging.getLogger(__name__)
 
 SUFFIXES = (".pt", ".pth", ".safetensors")
 # Names in files that are older than module names without dots: `norm.1` is now `norm1`.
@@ -24,6 +28,26 @@ OLD_NAME = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")
 COUNTS = "num_batches_tracked"
 
 State = dict[str, Tensor]
+
+
+class PretrainedWeights(Callback):
+    """Begins a training with the weights of a file; those of a resumed training win over them.
+
+    Args:
+        path: See `load_pretrained`; None: begin with random weights.
+    """
+
+    def __init__(self, path: str | None) -> None:
+        self.path = path
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Load the weights into the network of the module."""
+        if self.path is None or stage != "fit":
+            return
+        network = pl_module.network
+        assert isinstance(network, nn.Module)
+        load_pretrained(network, Path(self.path))
+        log.info("the network begins with the weights of %s", self.path)
 
 
 def load_pretrained(network: nn.Module, path: Path) -> None:

@@ -5,7 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 
-from encoders.augment import N_SYMMETRIES, apply_symmetry, augment, symmetry_of
+from datagen.seeds import stream_seed
+from encoders.augment import (
+    N_SYMMETRIES,
+    apply_symmetries,
+    apply_symmetry,
+    augment,
+    random_symmetries,
+    symmetry_of,
+)
 
 
 @pytest.mark.parametrize("symmetry", range(N_SYMMETRIES))
@@ -35,3 +43,30 @@ def test_choice_depends_on_seed_epoch_and_sample_only() -> None:
     assert drawn != [symmetry_of(1, 3, name) for name in names]
     counts = torch.bincount(torch.tensor(drawn), minlength=N_SYMMETRIES)
     assert int(counts.min()) > 25
+
+
+def test_symmetries_of_many_samples() -> None:
+    images = torch.randn(16, 2, 5, 5)
+    symmetries = torch.arange(16) % 8
+    turned = apply_symmetries(images, symmetries)
+    for image, result, symmetry in zip(images, turned, symmetries.tolist(), strict=True):
+        assert torch.equal(result, apply_symmetry(image, symmetry))
+
+
+def test_drawn_symmetries_are_uniform_and_independent() -> None:
+    index = torch.arange(80_000)
+    drawn = random_symmetries(1, 2, index, 8)
+    counts = torch.bincount(drawn, minlength=8)
+    assert len(counts) == 8
+    # Five standard deviations of a binomial.
+    assert (counts - 10_000).abs().max() < 5 * (80_000 * 7 / 64) ** 0.5
+    assert torch.equal(random_symmetries(1, 2, index[7:9], 8), drawn[7:9])
+    for seed, epoch in ((1, 3), (2, 2)):
+        same = (random_symmetries(seed, epoch, index, 8) == drawn).double().mean()
+        assert float(same) == pytest.approx(1 / 8, abs=0.01)
+    # The reference transcription of SplitMix64 in Python's integers.
+    mask = (1 << 64) - 1
+    value = (5 * 0x9E3779B97F4A7C15 + stream_seed(1, 2, "symmetries")) & mask
+    value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & mask
+    value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & mask
+    assert int(drawn[5]) == ((value ^ (value >> 31)) >> 32) % 8

@@ -122,7 +122,6 @@ def options() -> dict[str, Any]:
         "scheduler": None,
         "augment": {"turns": True, "flips": True, "seed": 1},
         "calibration": {"coverage": 0.9},
-        "pretrained": None,
         "freeze_norm": False,
     }
 

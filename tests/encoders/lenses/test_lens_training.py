@@ -94,14 +94,14 @@ def test_local_weights_begin_a_training(compose_lenses: Compose, trained: Traine
     first = trained[0]
     weights = run_folder(first) / "results/best_weights.pt"
     still = ["trainer.max_epochs=1", "test=false", "model.optimizer.lr=1e-12"]
-    second = compose_lenses(*still, f"model.pretrained={weights}")
+    second = compose_lenses(*still, f"callbacks.pretrained.path={weights}")
     train(second)
     state = torch.load(last_of(second), weights_only=True)["state_dict"]
     for name, value in torch.load(weights, weights_only=True).items():
         if name.endswith("weight"):
             torch.testing.assert_close(state[f"network.{name}"], value)
-    with pytest.raises(ConfigError, match=r"either init_from or model\.pretrained"):
-        train(compose_lenses(f"model.pretrained={weights}", f"init_from={last_of(first)}"))
+    with pytest.raises(ConfigError, match=r"either init_from or callbacks\.pretrained"):
+        train(compose_lenses(f"callbacks.pretrained.path={weights}", f"init_from={last_of(first)}"))
 
 
 @pytest.mark.parametrize(
@@ -146,6 +146,13 @@ def spoil(folder: Path, image: Any) -> Path:  # noqa: ANN401 - whatever numpy ca
         ("none", ["model.loss.label_smoothing=1"], ConfigError, r"label_smoothing = 1"),
         ("none", ["model.calibration.coverage=0"], ConfigError, r"coverage = 0"),
         ("none", ["model.augment.blur=1"], ConfigError, r"blur"),
+        ("none", ["model=e2cnn", "data.side=16"], ConfigError, r"side.* got side = 16"),
+        (
+            "none",
+            ["model=e2cnn", "model.network.group=Q8"],
+            ConfigError,
+            r"group to be one of .*but got 'Q8'",
+        ),
         ("class", [], DataNotFoundError, r"train has no folder of the class vortex"),
         ("nan", [], DataFormatError, r"0\.npy has 1 pixels that are NaN"),
         ("pickle", [], DataFormatError, r"0\.npy is refused: it holds Python objects"),

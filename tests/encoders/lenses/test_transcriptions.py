@@ -73,8 +73,8 @@ def test_resnet101() -> None:
 
 
 def test_densenet201() -> None:
-    network = with_statistics(DenseNet201(1, 3, 32, head="global", save_memory=False))
-    w, images = network.state_dict(), torch.randn(2, 1, 32, 32)
+    network = with_statistics(DenseNet201(2, 3, 32, head="global", save_memory=False))
+    w, images = network.state_dict(), torch.randn(2, 2, 32, 32)
     x = F.relu(norm(conv(images, w, "features.conv0", 2, 3), w, "features.norm0"))
     x = F.max_pool2d(x, 3, 2, 1)
     for number, n_layers in enumerate((6, 12, 48, 32), 1):

@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from datagen.errors import CheckpointError, ConfigError, DataNotFoundError
 from encoders.lenses.densenet import DenseBlock, DenseNet201
 from encoders.lenses.resnet import ResNet18
-from encoders.lenses.weights import load_pretrained
+from encoders.lenses.weights import PretrainedWeights, load_pretrained
 
 # Names and shapes in the files of torchvision, as published.
 RESNET18_NAMES = {
@@ -146,6 +148,54 @@ def test_safetensors_without_the_library_say_what_helps(
     (tmp_path / "a.safetensors").touch()
     with pytest.raises(ConfigError, match=r"pip install safetensors, or give a \.pt"):
         load_pretrained(Small(1, 3), tmp_path / "a.safetensors")
+
+
+class Learner(LightningModule):
+    """Trains a small network and keeps the weights that it began with."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = Small(3, 3)
+        self.start: Tensor | None = None
+
+    def on_train_start(self) -> None:
+        self.start = self.network.stem.weight.detach().clone()
+
+    def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+        return self.network(batch).square().sum()
+
+    def train_dataloader(self) -> DataLoader[Tensor]:
+        return DataLoader(torch.ones(2, 3, 5, 5), batch_size=2)  # type: ignore[arg-type]
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def fitted(callback: PretrainedWeights, folder: Path, ckpt_path: Path | None = None) -> Learner:
+    trainer = Trainer(
+        accelerator="cpu",
+        max_epochs=1 if ckpt_path is None else 2,
+        callbacks=[callback],
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=folder,
+    )
+    learner = Learner()
+    trainer.fit(learner, ckpt_path=ckpt_path, weights_only=True)
+    return learner
+
+
+def test_a_training_begins_with_them_and_a_resumed_one_goes_on(tmp_path: Path) -> None:
+    source = Small(3, 1000)
+    callback = PretrainedWeights(str(saved(tmp_path / "a.pt", source)))
+    first = fitted(callback, tmp_path)
+    assert first.start is not None
+    assert torch.equal(first.start, source.stem.weight)
+    second = fitted(callback, tmp_path / "b", next((tmp_path / "checkpoints").glob("*.ckpt")))
+    assert second.start is not None
+    assert torch.equal(second.start, first.network.stem.weight)
+    assert not torch.equal(fitted(PretrainedWeights(None), tmp_path).start, source.stem.weight)
 
 
 def test_another_network_is_refused_by_the_first_name_that_differs(tmp_path: Path) -> None:

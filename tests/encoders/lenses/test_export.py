@@ -1,0 +1,143 @@
+"""Networks as ordinary modules, in one process and in two."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.multiprocessing as mp
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from datagen.errors import ConfigError
+from encoders.lenses import export
+from encoders.lenses.e2cnn_network import EquivariantNetwork
+from encoders.lenses.equivariant import SteerableConv
+from encoders.lenses.export import plain, save_onnx
+from encoders.lenses.plain_network import PlainNetwork
+from encoders.lenses.reference_network import ReferenceNetwork
+
+SIDE = 33
+
+
+def images(n: int = 4, side: int = SIDE) -> Tensor:
+    return torch.randn(n, 1, side, side, generator=torch.Generator().manual_seed(2))
+
+
+def network(name: str) -> nn.Module:
+    """A network as after some training: statistics and weights of norms are not 0 and 1."""
+    torch.manual_seed(0)
+    if name == "plain":
+        made: nn.Module = PlainNetwork(1, 3, SIDE, [8, 16], [1])
+    elif name == "reference":
+        made = ReferenceNetwork(1, 3, SIDE, "C1")
+    else:
+        made = EquivariantNetwork(1, 3, SIDE, name, [8, 16], [1])
+    for parameter in made.parameters():
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    for _ in range(3):
+        made(images(6) * 2 + 1)
+    return made
+
+
+@pytest.mark.parametrize("name", ["C4", "D4", "D8", "SO2", "O2", "plain", "reference"])
+def test_exported_network_is_the_same_function(name: str) -> None:
+    made = network(name).eval()
+    exported = plain(made)
+    with torch.no_grad():
+        logits = made(images())
+        torch.testing.assert_close(exported(images()), logits, rtol=1e-5, atol=1e-5)
+    kinds = {type(m).__name__ for m in exported.modules()}
+    assert "Conv2d" in kinds
+    assert not kinds & {"SteerableConv", "FieldNorm", "IrrepNorm", "BatchNorm2d", "ConvNorm"}
+    convolutions = [m for m in exported.modules() if isinstance(m, nn.Conv2d)]
+    assert all(m.weight.is_contiguous(memory_format=torch.channels_last) for m in convolutions)
+
+
+def test_export_leaves_the_network_alone_and_knows_nothing_of_it() -> None:
+    made = network("D4").train()
+    state = {name: value.clone() for name, value in made.state_dict().items()}
+    exported = plain(made)
+    assert made.training
+    assert any(isinstance(m, SteerableConv) for m in made.modules())
+    torch.testing.assert_close(dict(made.state_dict()), state, rtol=0, atol=0)
+    assert not exported.training
+    assert not any(p.requires_grad for p in exported.parameters())
+    before = exported(images())
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter.zero_()
+    torch.testing.assert_close(exported(images()), before, rtol=0, atol=0)
+
+
+def test_a_network_may_know_its_own_ordinary_form() -> None:
+    class Own(nn.Module):
+        def plain(self) -> nn.Module:
+            return nn.Flatten()
+
+    assert isinstance(plain(Own()), nn.Flatten)
+
+
+@pytest.mark.parametrize("name", ["D4", "SO2"])
+def test_torch_export_takes_the_exported_network(name: str) -> None:
+    made = plain(network(name))
+    batch = torch.export.Dim("batch", min=1, max=4096)
+    program = torch.export.export(made, (images(),), dynamic_shapes=({0: batch},))
+    for n in (1, 7):
+        torch.testing.assert_close(program.module()(images(n)), made(images(n)))
+
+
+def test_onnx_without_its_packages(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(export.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match="pip install onnx onnxscript"):
+        save_onnx(network("D4"), tmp_path / "lens.onnx", 1, SIDE)
+
+
+def test_onnx_is_the_same_function(tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript")
+    onnx = pytest.importorskip("onnx")
+    runtime = pytest.importorskip("onnx.reference")
+    made, path = network("D4"), tmp_path / "lens.onnx"
+    save_onnx(made, path, 1, SIDE)
+    session = runtime.ReferenceEvaluator(onnx.load(str(path)))
+    (logits,) = session.run(None, {session.input_names[0]: images(3).numpy()})
+    np.testing.assert_allclose(logits, plain(made)(images(3)).numpy(), rtol=1e-4, atol=1e-4)
+
+
+def gradients(made: nn.Module, which: slice) -> list[Tensor]:
+    """Gradients of a mean loss over some of six images; batch statistics are frozen."""
+    made.zero_grad()
+    made(images(6).double()[which]).square().mean().backward()
+    return [p.grad.clone() for p in made.parameters() if p.grad is not None]
+
+
+def share(rank: int, store: str, out: str) -> None:
+    # A pool of threads does not survive the fork: what waits for it waits for ever.
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{store}", rank=rank, world_size=2
+    )
+    made = DistributedDataParallel(network("D4").double().eval())
+    torch.save(gradients(made, slice(rank, None, 2)), f"{out}{rank}")
+    torch.distributed.destroy_process_group()
+
+
+def test_two_processes_give_the_gradients_of_one(tmp_path: Path) -> None:
+    expected = gradients(network("D4").double().eval(), slice(None))
+    context = mp.get_context("fork")  # spawn would import torch twice more: seconds
+    workers = [
+        context.Process(
+            target=share, daemon=True, args=(rank, str(tmp_path / "store"), str(tmp_path / "out"))
+        )
+        for rank in range(2)
+    ]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(60)
+    assert [worker.exitcode for worker in workers] == [0, 0]
+    for rank in range(2):
+        found = torch.load(tmp_path / f"out{rank}")
+        torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-9)
