@@ -15,13 +15,17 @@ from inference.lenses import table
 from inference.lenses.listing import Part
 from inference.lenses.table import Meta, PartResult
 from inference.lenses.writer import LensFolder
-from inference.outputs import read_record
+from inference.outputs import read_record, remove
 
 log = logging.getLogger(__name__)
 
 
 def collect(
-    parts: Sequence[Part], run: Mapping[str, Any], paths: LensFolder, meta: Meta
+    parts: Sequence[Part],
+    run: Mapping[str, Any],
+    paths: LensFolder,
+    classes: Sequence[str],
+    meta: Meta,
 ) -> tuple[Table, Table]:
     """Write the table of all images, the list of failures and the manifest.
 
@@ -29,12 +33,13 @@ def collect(
         parts: All parts.
         run: The run whose results count, `run.json`.
         paths: Names of the files.
+        classes: Names of the classes.
         meta: Keywords of the table.
 
     Returns:
         Predictions and failures.
     """
-    results = [_result(part, paths) for part in parts]
+    results = [_result(part, paths, classes) for part in parts]
     predictions = table.stacked([result.predictions for result in results])
     failures = table.stacked([result.failures for result in results])
     whole = PartResult(predictions, failures, meta)
@@ -45,12 +50,14 @@ def collect(
     return predictions, failures
 
 
-def _result(part: Part, paths: LensFolder) -> PartResult:
-    """Return the rows of a part; one that cannot be read counts as failed."""
+def _result(part: Part, paths: LensFolder, classes: Sequence[str]) -> PartResult:
+    """Return the rows of a part; one that cannot be read counts as failed, and is made again."""
     try:
         return table.read_result(paths.part(part.name))
     except (DataFormatError, DataNotFoundError) as error:
-        return PartResult(Table(), table.failure_rows([(part.ids[0], str(error))]), {})
+        remove(paths.record(part.name))
+        failures = table.failure_rows([(part.ids[0], str(error))])
+        return PartResult(table.no_rows(classes), failures, {})
 
 
 def _manifest(
@@ -66,7 +73,7 @@ def _manifest(
             "split": part.split,
             "n_images": len(result.predictions),
             "n_failed": len(result.failures),
-            "bytes": sum(part.sizes),
+            "input_bytes": sum(part.sizes),
         }
         for part, result in zip(parts, results, strict=True)
     ]

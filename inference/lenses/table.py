@@ -24,8 +24,11 @@ _COMMENTS = {
     "RUNHASH": "checkpoint and settings",
     "CKPTSHA": "",  # its value leaves no room for a comment
     "VERSION": "version of skyfold",
+    "COLUMNS": "probabilities",
     "THRESH": "less probable images are unsure",
 }
+# Columns beside the probabilities.
+KNOWN = ("ID", "CLASS", "UNSURE", "TRUE_CLASS", "DELTA_CHI2", "INDEX", "SPLIT")
 Meta = Mapping[str, str | int | float]
 
 
@@ -109,6 +112,11 @@ def rows(
     return table
 
 
+def no_rows(classes: Sequence[str]) -> Table:
+    """Return the table of no images."""
+    return rows([], np.empty((0, len(classes)), np.float32), classes, 0.0, Truth.unknown(0))
+
+
 def failure_rows(failures: Sequence[tuple[str, str]]) -> Table:
     """Return a table of (id, reason)."""
     ids, reasons = zip(*failures, strict=True) if failures else ((), ())
@@ -118,7 +126,8 @@ def failure_rows(failures: Sequence[tuple[str, str]]) -> Table:
 def to_fits(result: PartResult) -> bytes:
     """Return predictions and failures as the bytes of a FITS file; equal ones give equal bytes."""
     header = fits.Header()
-    for key, value in {**result.meta, "FMTVERS": FORMAT_VERSION}.items():
+    columns = " ".join(name for name in result.predictions.columns if name.startswith("P_"))
+    for key, value in {**result.meta, "FMTVERS": FORMAT_VERSION, "COLUMNS": columns}.items():
         header[key] = (value, _COMMENTS.get(key, ""))
     hdus = fits.HDUList([fits.PrimaryHDU(header=header)])
     for name, table in ((PREDICTIONS, result.predictions), (FAILURES, result.failures)):
@@ -161,6 +170,9 @@ def _read(path: Path) -> PartResult:
             raise ValueError(f"FMTVERS = {header['FMTVERS']}, expected {FORMAT_VERSION}")
         meta = {key: header[key] for key in _COMMENTS if key in header}
         predictions, failures = (Table(_native(hdus[n])) for n in (PREDICTIONS, FAILURES))
+    for name in [*header["COLUMNS"].split(), *KNOWN]:
+        if name not in predictions.columns:
+            raise ValueError(f"it lacks the column {name}")
     return PartResult(predictions, failures, meta)
 
 

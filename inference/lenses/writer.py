@@ -18,7 +18,7 @@ from datagen import files
 from inference.lenses import table
 from inference.lenses.dataset import Batch
 from inference.lenses.listing import Part
-from inference.lenses.table import Meta, PartResult, Truth
+from inference.lenses.table import Meta, PartResult, Truth, to_fits
 from inference.outputs import OutputFolder, write_record
 
 log = logging.getLogger(__name__)
@@ -129,15 +129,17 @@ class PartWriter(Callback):
     def _save(self, name: str, part: OpenPart, result: PartResult, trainer: Trainer) -> None:
         """Write record and rows; the rows last: they make the part count."""
         now = time.perf_counter()
-        n_done, n_failed = len(result.predictions), len(result.failures)
+        n_done, n_failed, content = len(result.predictions), len(result.failures), to_fits(result)
         record = {
+            "bytes": len(content),
+            "n_failed": n_failed,
             "part": name,
             "rank": trainer.global_rank,
             "seconds": round(now - part.begin, 6),
             "mtimes_ns": list(self._product.parts[name].mtimes_ns),
         }
         write_record(self._product.paths, name, record)
-        files.write_bytes(self._product.paths.part(name), table.to_fits(result))
+        files.write_bytes(self._product.paths.part(name), content)
         self._n_parts += 1
         self._n_done += n_done
         self._n_failed += n_failed

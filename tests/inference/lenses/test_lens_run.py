@@ -90,6 +90,23 @@ def test_workers_change_nothing_and_lost_parts_are_made_again(
     assert kept == ["lenses_000000.fits"]
 
 
+def test_damage_that_leaves_the_size_is_found_and_made_again(
+    dataset: Path, tmp_path: Path, predict: Predict
+) -> None:
+    predict()
+    before = contents(tmp_path / "out")
+    damaged = tmp_path / "out" / "parts" / "lenses_000001.fits"
+    damaged.write_bytes(before["parts/lenses_000001.fits"].replace(b"P_CDM", b"P CDM"))
+    assert predict() == JOBS_FAILED
+    failed = Table.read(tmp_path / "out" / "failed.ecsv")
+    assert failed["id"].tolist() == ["images/lenses_000001.npy"]
+    assert (
+        "lenses_000001.fits is damaged or no table of predictions: it lacks" in failed["reason"][0]
+    )
+    assert predict() == 0
+    assert contents(tmp_path / "out") == before
+
+
 def test_another_checkpoint_or_setting_is_refused_unless_overwritten(
     dataset: Path, tmp_path: Path, predict: Predict
 ) -> None:
