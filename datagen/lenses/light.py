@@ -31,19 +31,26 @@ def sersic_peak(flux: Tensor, n: Tensor, r_eff: Tensor) -> Tensor:
     return flux / (2.0 * math.pi * n * r_eff**2 * torch.exp(log_volume))
 
 
-def sersic(x: Tensor, y: Tensor, q: Tensor, peak: Tensor, n: Tensor, r_eff: Tensor) -> Tensor:
-    """Surface brightness I_0 exp(-b (r / r_eff)^(1/n)) with r^2 = q x^2 + y^2 / q.
+def elliptical_r2(x: Tensor, y: Tensor, q: Tensor, angle: Tensor) -> Tensor:
+    """Return q u^2 + v^2 / q with u along the major axis and v across it [arcsec^2].
+
+    Written as a quadratic form in x and y, counted from the centre [arcsec].
+    """
+    cos2, sin2 = torch.cos(2.0 * angle), torch.sin(2.0 * angle)
+    mean, half = 0.5 * (1.0 / q + q), 0.5 * (1.0 / q - q)
+    along = (mean - half * cos2) * x - 2.0 * half * sin2 * y
+    return torch.addcmul(along * x, (mean + half * cos2) * y, y)
+
+
+def sersic(r2: Tensor, peak: Tensor, n: Tensor, r_eff: Tensor) -> Tensor:
+    """Surface brightness I_0 exp(-b (r / r_eff)^(1/n)) [counts/arcsec^2].
 
     Args:
-        x: Along the major axis from the centre [arcsec].
-        y: Along the minor axis [arcsec].
-        q: Axis ratio.
+        r2: Square of the radius, see `elliptical_r2` [arcsec^2].
         peak: I_0 [counts/arcsec^2].
         n: Sersic index.
         r_eff: Half-light radius on the intermediate axis [arcsec].
-
-    Returns:
-        [counts/arcsec^2], of the broadcast shape.
     """
-    scaled = (q * x**2 + y**2 / q) / r_eff**2 + 1e-12
-    return peak * torch.exp(-sersic_b(n) * torch.exp(torch.log(scaled) * (0.5 / n)))
+    # powers by logarithms; a radius of 1e-6 r_eff stands for the centre
+    power = torch.log((r2 / r_eff**2).clamp(min=1e-12)) * (0.5 / n)
+    return peak * torch.exp(-torch.exp(power + torch.log(sersic_b(n))))

@@ -18,7 +18,6 @@ from datagen.lenses.deflectors import (
     Vector,
     disc_pull,
     multipole_alpha,
-    point_pull,
     rod_alpha,
     rotated,
     shear_alpha,
@@ -26,7 +25,7 @@ from datagen.lenses.deflectors import (
     sis_pull,
     tnfw_pull,
 )
-from datagen.lenses.light import sersic, sersic_peak
+from datagen.lenses.light import elliptical_r2, sersic, sersic_peak
 from datagen.lenses.scene import PROFILES, Rods, Scenes, Sersics, Subhalos
 
 # Square of the radius inside which subhalos are softened [arcsec^2]: keeps 1 / r^2 finite.
@@ -198,10 +197,10 @@ def _moments(subhalos: Subhalos, axis: Tensor) -> Tensor:
 
 
 def _pull(subhalos: Subhalos, r2: Tensor) -> Tensor:
-    """Return alpha / r of each subhalo for theta_e = 1 [arcsec^-2], shape (B, N, rays)."""
+    """Return alpha / r of each subhalo for theta_e = 1, shape (B, N, rays); may change r2."""
     r_s, r_t = subhalos.r_s[..., None], subhalos.r_t[..., None]
     if subhalos.profile == "point":
-        return point_pull(r2)
+        return r2.reciprocal_()  # `point_pull` without a second array; r2 is not used again
     if subhalos.profile == "sis":
         return sis_pull(r2, r_t)
     if subhalos.profile == "tnfw":
@@ -230,10 +229,8 @@ def surface_brightness(light: Sersics, x: Tensor, y: Tensor) -> Tensor:
     total: Tensor | None = None
     for k in range(peaks.shape[1]):
         dx, dy = x - _column(light.x[:, k]), y - _column(light.y[:, k])
-        angle = _column(light.angle[:, k])
-        cos, sin = torch.cos(angle), torch.sin(angle)
-        shape = (_column(values[:, k]) for values in (light.q, peaks, light.n, light.r_eff))
-        term = sersic(cos * dx + sin * dy, cos * dy - sin * dx, *shape)
+        r2 = elliptical_r2(dx, dy, _column(light.q[:, k]), _column(light.angle[:, k]))
+        term = sersic(r2, *(_column(v[:, k]) for v in (peaks, light.n, light.r_eff)))
         total = term if total is None else total + term
     assert total is not None
     return total
