@@ -179,7 +179,7 @@ def _reading(path: Path, what: str) -> Iterator[None]:
         yield
     except Exception as error:
         reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
-        if "allow_pickle" in reason[0] or "pickled" in reason[0]:
+        if any(word in reason[0] for word in ("allow_pickle", "pickled", "Python objects")):
             reason = ["it holds pickled objects, which are not read since they may run code"]
         raise DataFormatError(
             f"cannot read {what} {path}: {reason[0]}; make it again with: {COMMAND}", str(path)
