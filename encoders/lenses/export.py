@@ -54,7 +54,7 @@ def save_onnx(network: nn.Module, path: Path, in_channels: int, side: int) -> No
         ConfigError: The packages that write ONNX are not installed.
     """
     if importlib.util.find_spec("onnxscript") is None:
-        raise ConfigError("writing ONNX needs two more packages: pip install onnx onnxscript")
+        raise ConfigError("writing ONNX needs more packages: pip install onnx onnxscript")
     batch = torch.export.Dim("batch")
     images = torch.zeros(2, in_channels, side, side)
     program = torch.onnx.export(

@@ -27,12 +27,12 @@ def images(n: int = 4, side: int = SIDE) -> Tensor:
 
 
 def network(name: str) -> nn.Module:
-    """A network as after some training: statistics and weights of norms are not 0 and 1."""
+    """Return a network as after some training: means and weights of norms are not 0 and 1."""
     torch.manual_seed(0)
     if name == "plain":
         made: nn.Module = PlainNetwork(1, 3, SIDE, [8, 16], [1])
     elif name == "reference":
-        made = ReferenceNetwork(1, 3, SIDE, "C1")
+        made = ReferenceNetwork(1, 3, 33, "C1")
     else:
         made = EquivariantNetwork(1, 3, SIDE, name, [8, 16], [1])
     for parameter in made.parameters():
@@ -42,7 +42,7 @@ def network(name: str) -> nn.Module:
     return made
 
 
-@pytest.mark.parametrize("name", ["C4", "D4", "D8", "SO2", "O2", "plain", "reference"])
+@pytest.mark.parametrize("name", ["C4", "D4", "O2", "plain", "reference"])
 def test_exported_network_is_the_same_function(name: str) -> None:
     made = network(name).eval()
     exported = plain(made)
@@ -80,9 +80,8 @@ def test_a_network_may_know_its_own_ordinary_form() -> None:
     assert isinstance(plain(Own()), nn.Flatten)
 
 
-@pytest.mark.parametrize("name", ["D4", "SO2"])
-def test_torch_export_takes_the_exported_network(name: str) -> None:
-    made = plain(network(name))
+def test_torch_export_takes_the_exported_network() -> None:
+    made = plain(network("D4"))
     batch = torch.export.Dim("batch", min=1, max=4096)
     program = torch.export.export(made, (images(),), dynamic_shapes=({0: batch},))
     for n in (1, 7):
