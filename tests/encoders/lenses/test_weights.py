@@ -195,7 +195,9 @@ def test_a_training_begins_with_them_and_a_resumed_one_goes_on(tmp_path: Path) -
     second = fitted(callback, tmp_path / "b", next((tmp_path / "checkpoints").glob("*.ckpt")))
     assert second.start is not None
     assert torch.equal(second.start, first.network.stem.weight)
-    assert not torch.equal(fitted(PretrainedWeights(None), tmp_path).start, source.stem.weight)
+    assert not torch.equal(
+        fitted(PretrainedWeights(None), tmp_path / "c").start, source.stem.weight
+    )
 
 
 def test_another_network_is_refused_by_the_first_name_that_differs(tmp_path: Path) -> None:
