@@ -50,9 +50,8 @@ def write_plots(folder: Path, sample: Sample, found: Evaluation, examples: Examp
         "confusion": draw_confusion(p, labels, classes),
         "reliability": draw_reliability(sample),
     }
-    binned = [f for f in found.fractions if f.variable == "delta_chi2" and f.n]
-    if binned:
-        drawn["delta_chi2"] = draw_delta_chi2(binned, len(classes))
+    if any(f.variable == "delta_chi2" and f.n for f in found.fractions):
+        drawn["delta_chi2"] = draw_delta_chi2(found.fractions, len(classes))
     if examples.n_images:
         drawn["examples"] = draw_examples(sample, examples)
     return [save_png(folder / f"{name}.png", figure) for name, figure in drawn.items()]
@@ -81,8 +80,10 @@ def draw_reliability(sample: Sample) -> Figure:
     return figure
 
 
-def draw_delta_chi2(binned: Sequence[Fraction], n_classes: int) -> Figure:
+def draw_delta_chi2(fractions: Sequence[Fraction], n_classes: int) -> Figure:
     """Return accuracy and detection against Delta chi2, with 68 % intervals."""
+    binned = [f for f in fractions if f.variable == "delta_chi2" and f.n]
+    smooth = [f for f in fractions if f.quantity == f"accuracy_{NO_SUBSTRUCTURE}" and f.n]
     figure = Figure(figsize=(6, 4.5), layout="constrained")
     axes = figure.subplots()
     spans = sorted({(f.low, f.high) for f in binned})
@@ -98,12 +99,15 @@ def draw_delta_chi2(binned: Sequence[Fraction], n_classes: int) -> Figure:
         errors = np.clip([value - low, high - value], 0, None)
         axes.errorbar(place, value, yerr=errors, fmt="o-", capsize=3, markersize=4, label=label)
     axes.axhline(1 / n_classes, label="class by chance", **CHANCE)
+    for fraction in smooth:
+        label = f"any found in {NO_SUBSTRUCTURE}"
+        axes.axhline(1 - fraction.value, color="C0", linewidth=0.8, linestyle=":", label=label)
     counts = {(f.low, f.high): f.n for f in binned}
     names = [f"{low:g}-{high:g}" if high < 1e6 else f"> {low:g}" for low, high in spans]
     labels = [f"{name}\n({counts[span]})" for name, span in zip(names, spans, strict=True)]
     axes.set_xticks(range(len(spans)), labels, fontsize="small")
     axes.set(xlabel=r"$\Delta\chi^2$ of the substructure (images)", ylabel="share", ylim=(0, 1.03))
-    axes.legend(loc="lower right")
+    figure.legend(loc="outside upper center", ncols=2)
     return figure
 
 
