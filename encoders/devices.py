@@ -18,6 +18,7 @@ RESTARTING = ("auto", "ddp", "ddp_find_unused_parameters_false", "ddp_find_unuse
 # Remarks that come in every run and that no user can act on.
 REMARKS = (
     r".*LeafSpec.*",
+    r".*module\(s\) in eval mode at the start of training.*",
     r".*smaller than the logging interval.*",
     r".*does not have many workers.*",
     r".*Checkpoint directory .* exists and is not empty.*",

@@ -28,7 +28,10 @@ OPEN |= {
     f"datagen.lenses.{name}"
     for name in ("blocks", "deflectors", "detect", "draws", "format", "light", "observe", "prior")
 }
-OPEN |= {f"datagen.lenses.{name}" for name in ("render", "scene", "settings", "simulate", "units")}
+OPEN |= {
+    f"datagen.lenses.{name}"
+    for name in ("render", "scene", "settings", "simulate", "units", "version")
+}
 KNOW_TRAINER = {"encoders/training.py", "inference/engine.py"}
 KNOW_HYDRA = {"conf/build.py", "conf/entry.py", "conf/running.py", "conf/schema.py"}
 

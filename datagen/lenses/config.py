@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from datagen.errors import ConfigError
 from datagen.fields.config import check_choice, check_range
 from datagen.lenses.settings import LensSettings
+from datagen.lenses.version import FORMAT_VERSION
 from datagen.pipeline import JobSettings
 
 if TYPE_CHECKING:
     from datagen.pipeline import Phase
 
-log = logging.getLogger(__name__)
-
-FORMAT_VERSION = 1
 DEVICES = ("cpu", "cuda")
 DTYPES = ("float32", "float64")
 

@@ -18,9 +18,24 @@ from numpy.typing import NDArray
 from datagen.errors import DataFormatError, DataNotFoundError
 from datagen.fields.wcs import Card
 from datagen.files import atomic_path, read_json
+from datagen.lenses.version import CLASSES, FORMAT_VERSION
 
-CLASSES = ("no_sub", "cdm", "vortex")
-FORMAT_VERSION = 1
+__all__ = [
+    "CLASSES",
+    "FORMAT_VERSION",
+    "check_finite",
+    "image_files",
+    "images_path",
+    "read_images",
+    "read_settings",
+    "read_substructure",
+    "read_truth",
+    "truth_of",
+    "truth_path",
+    "write_images",
+    "write_truth",
+]
+
 COMMAND = "python datagen/run.py data_gen=lenses"
 # What every truth table holds; presets add columns.
 LENS_COLUMNS = (

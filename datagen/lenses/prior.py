@@ -15,10 +15,10 @@ from torch import Tensor
 from datagen.lenses.caustics import MacroLens, points_inside
 from datagen.lenses.distributions import parse
 from datagen.lenses.draws import Draws
-from datagen.lenses.format import CLASSES
 from datagen.lenses.scene import Multipoles, Scenes, Sersics
 from datagen.lenses.scene_settings import MacroSettings, SourceSettings
 from datagen.lenses.settings import LensSettings
+from datagen.lenses.version import CLASSES
 
 # Order of the uniform numbers; new quantities go to the end.
 MACRO = (

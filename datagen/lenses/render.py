@@ -6,7 +6,8 @@ last bits depend on the size of the batch; `blocks.in_blocks` fixes that.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -31,7 +32,7 @@ from datagen.lenses.scene import PROFILES, Rods, Scenes, Sersics, Subhalos
 # Square of the radius inside which subhalos are softened [arcsec^2]: keeps 1 / r^2 finite.
 _CORE2 = 1e-8
 # Rays x subhalos evaluated at once; on the CPU what stays in the cache of one core.
-_CHUNK_CPU, _CHUNK_GPU = 2**16, 2**27
+_CHUNK_CPU, _CHUNK_GPU = 2**17, 2**27
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,9 @@ class Grid:
     Args:
         side: [px].
         pixel_scale: [arcsec/px].
-        supersampling: Rays per pixel and axis; images are means over the rays of a pixel.
+        supersampling: Rays per pixel and axis; a pixel is the sum over its rays. Compact sources
+            need it: with r_eff 0.1 to 0.2 arcsec and pixels of 0.1 arcsec, pixels are wrong by 16 %
+            of the peak (median of the largest errors) with one ray, by 3, 1 and 0.5 % with 2, 3, 4.
     """
 
     side: int
@@ -72,9 +75,7 @@ class Grid:
 
     def chunks(self, n_images: int, like: Tensor) -> Iterator[slice]:
         """Yield the images whose planes fit the working memory of one operation."""
-        step = _at_once(self.n_rays**2, like)
-        for start in range(0, n_images, step):
-            yield slice(start, start + step)
+        return _slices(n_images, self.n_rays**2, like)
 
 
 def render(scenes: Scenes, grid: Grid, psf: Tensor | None = None) -> Tensor:
@@ -93,9 +94,12 @@ def render(scenes: Scenes, grid: Grid, psf: Tensor | None = None) -> Tensor:
     return torch.cat([_render(scenes[some], grid, psf) for some in rows])
 
 
-def _at_once(n_rays: int, like: Tensor) -> int:
-    """Return how many planes of `n_rays` values fit the working memory of one operation."""
-    return max(1, (_CHUNK_GPU if like.is_cuda else _CHUNK_CPU) // n_rays)
+def _slices(n: int, size: int, like: Tensor) -> Iterator[slice]:
+    """Yield equal parts of n planes of `size` values that fit the working memory."""
+    budget = _CHUNK_GPU if like.is_cuda else _CHUNK_CPU
+    n_parts = min(n, math.ceil(n * size / budget))
+    step = math.ceil(n / max(n_parts, 1))
+    return (slice(start, start + step) for start in range(0, n, step))
 
 
 def _render(scenes: Scenes, grid: Grid, psf: Tensor | None) -> Tensor:
@@ -175,36 +179,36 @@ def subhalo_deflection(subhalos: Subhalos, axis: Tensor) -> Vector:
         axis: Positions of the rays along x and y [arcsec], shape (R,).
     """
     n_images, n_halos = subhalos.x.shape
-    step = _at_once(n_halos * len(axis) ** 2, axis)
-    sums = [_moments(subhalos[start : start + step], axis) for start in range(0, n_images, step)]
-    total, by_x, by_y = torch.cat(sums).unbind(1)
-    return axis * total - by_x, axis[:, None] * total - by_y
-
-
-def _moments(subhalos: Subhalos, axis: Tensor) -> Tensor:
-    """Return sum g_i (1, x_i, y_i), shape (B, 3, R, R)."""
-    n_images, n_halos = subhalos.x.shape
+    side = len(axis)
     x2 = ((axis - subhalos.x[..., None]) ** 2 + _CORE2)[:, :, None, :]
     y2 = ((axis - subhalos.y[..., None]) ** 2)[:, :, :, None]
     weights = torch.stack([torch.ones_like(subhalos.x), subhalos.x, subhalos.y], 1)
     weights = weights * (subhalos.theta_e**2)[:, None]
-    n_rows = _at_once(n_images * n_halos * len(axis), axis)
+    pull = _pull(subhalos)
     sums = []
-    for start in range(0, len(axis), n_rows):
-        r2 = (x2 + y2[:, :, start : start + n_rows]).flatten(2)
-        sums.append(torch.bmm(weights, _pull(subhalos, r2)))
-    return torch.cat(sums, 2).reshape(n_images, 3, len(axis), len(axis))
+    for some in _slices(n_images, n_halos * side**2, axis):
+        parts = [
+            torch.bmm(weights[some], pull((x2[some] + y2[some, :, rows]).flatten(2), some))
+            for rows in _slices(side, len(weights[some]) * n_halos * side, axis)
+        ]
+        sums.append(torch.cat(parts, 2) if len(parts) > 1 else parts[0])
+    moments = torch.cat(sums).reshape(n_images, 3, side, side)
+    total, by_x, by_y = moments.unbind(1)
+    return axis * total - by_x, axis[:, None] * total - by_y
 
 
-def _pull(subhalos: Subhalos, r2: Tensor) -> Tensor:
-    """Return alpha / r of each subhalo for theta_e = 1, shape (B, N, rays); may change r2."""
+def _pull(subhalos: Subhalos) -> Callable[[Tensor, slice], Tensor]:
+    """Return the function from r2 (B, N, rays), which it may change, and images to alpha / r.
+
+    As in `deflectors`, for theta_e = 1.
+    """
     r_s, r_t = subhalos.r_s[..., None], subhalos.r_t[..., None]
     if subhalos.profile == "point":
-        return r2.reciprocal_()  # `point_pull` without a second array; r2 is not used again
+        return lambda r2, _: r2.reciprocal_()  # `point_pull` without a second array
     if subhalos.profile == "sis":
-        return sis_pull(r2, r_t)
+        return lambda r2, some: sis_pull(r2, r_t[some])
     if subhalos.profile == "tnfw":
-        return tnfw_pull(r2, r_s, r_t)
+        return lambda r2, some: tnfw_pull(r2, r_s[some], r_t[some])
     raise ConfigError(
         f"profile = {subhalos.profile}, but it must be one of {', '.join(PROFILES)}",
         subhalos.profile,

@@ -13,6 +13,7 @@ from datagen.errors import ConfigError
 from datagen.fields.config import check_choice, check_positive, check_range
 from datagen.lenses.distributions import check_distribution, parse
 from datagen.lenses.scene import PROFILES
+from datagen.lenses.version import CLASSES
 
 POSITIONS = ("caustic", "polar", "square")
 MAX_REDSHIFT = 6.0  # where the table of distances ends
@@ -76,7 +77,7 @@ class MacroSettings:
                 value=self.z_source,
             )
         for name, values in self.by_class.items():
-            check_choice("lens.macro.by_class", name, ("no_sub", "cdm", "vortex"))
+            check_choice("lens.macro.by_class", name, CLASSES)
             for key, text in values.items():
                 check_choice(f"lens.macro.by_class.{name}", key, limits)
                 check_distribution(f"lens.macro.by_class.{name}.{key}", text, *limits[key])

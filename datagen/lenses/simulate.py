@@ -15,7 +15,6 @@ from torch import Tensor
 from datagen.lenses.blocks import BLOCK, one_thread
 from datagen.lenses.camera import Camera, Exposure
 from datagen.lenses.draws import Draws
-from datagen.lenses.format import CLASSES
 from datagen.lenses.prior import Macro, draw_macro
 from datagen.lenses.scene import Scenes, Subhalos
 from datagen.lenses.settings import LensSettings
@@ -27,6 +26,7 @@ from datagen.lenses.substructure import (
     draw_subhalos,
 )
 from datagen.lenses.truth import lens_columns, substructure_rows
+from datagen.lenses.version import CLASSES
 
 NO_SUB, CDM, VORTEX = range(len(CLASSES))
 

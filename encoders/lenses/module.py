@@ -95,6 +95,8 @@ class LensModule(LightningModule):
         self.running, self.val_answers, self.test_answers = Running(), Predictions(), Predictions()
         self.register_buffer("temperature", torch.tensor(1.0))
         self.register_buffer("unsure_threshold", torch.tensor(0.0))
+        # Lightning takes modules as they are: what is frozen must be so from the beginning.
+        self.train()
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits (B, n_classes), not calibrated, for images (B, C, H, H) [counts]."""

@@ -12,6 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -34,6 +35,7 @@ def draw_history(epochs: Sequence[int], values: Mapping[str, Sequence[float]], n
     for split, row in values.items():
         axes.plot(epochs, row, marker=".", label=split)
     axes.set(xlabel="epoch", ylabel=name)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend()
     return figure
 
@@ -85,17 +87,16 @@ def draw_detectability(found: BinnedAccuracy, n_classes: int) -> Figure:
         found: Accuracy in bins.
         n_classes: Tells what chance would give.
     """
-    figure, axes = _empty()
+    figure, axes = _empty(width=2 * SIZE_INCH)
     places = np.arange(len(found.accuracy))
     n_images = np.maximum(found.n_images, 1)
     error = np.sqrt(found.accuracy * (1 - found.accuracy) / n_images)
     axes.errorbar(places, found.accuracy, error, fmt="o", capsize=2)
     axes.axhline(1 / n_classes, **CHANCE)
-    edges = [f"{edge:.3g}" for edge in found.edges]
-    names = [f"{low}-{high}" for low, high in itertools.pairwise(edges)]
-    names[-1] = f">{edges[-2]}"
+    names = [f"{low:g}-{high:g}" for low, high in itertools.pairwise(found.edges)]
+    names[-1] = f">{found.edges[-2]:g}"
     labels = [f"{name}\n({n})" for name, n in zip(names, found.n_images, strict=True)]
-    axes.set_xticks(places, labels, fontsize="small")
+    axes.set_xticks(places, labels)
     axes.set(xlabel=r"$\Delta\chi^2$ (images)", ylabel="accuracy", ylim=(0, 1.02))
     return figure
 
@@ -137,7 +138,7 @@ def pixels(figure: Figure) -> NDArray[np.uint8]:
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
-def _empty() -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(SIZE_INCH, SIZE_INCH), layout="constrained")
+def _empty(width: float = SIZE_INCH) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(width, SIZE_INCH), layout="constrained")
     FigureCanvasAgg(figure)
     return figure, figure.add_subplot()

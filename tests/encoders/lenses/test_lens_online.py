@@ -21,6 +21,7 @@ from encoders.training import train
 
 Composed = Callable[..., DictConfig]
 SMALL = ["lens.imaging.side=17", "lens.substructure.cdm.n_subhalos=3", "lens.macro.theta_e='0.5'"]
+SMALL += ["lens.substructure.min_delta_chi2=0"]
 COUNTS = ["data.n_train=128", "data.n_val=64", "data.n_test=64", "data.stretch.n_images=64"]
 
 
