@@ -51,12 +51,12 @@ def train() -> None:
 
 
 def predict() -> None:
-    """Compose `predict.yaml` and predict survey tiles."""
+    """Compose `predict.yaml` and predict survey tiles, or classify lenses."""
     launch("predict", _predict)
 
 
 def evaluate() -> None:
-    """Compose `evaluate.yaml` and score a catalogue."""
+    """Compose `evaluate.yaml` and score a catalogue, or compare trainings."""
     launch("evaluate", _evaluate)
 
 
@@ -87,6 +87,11 @@ def _predict(cfg: DictConfig) -> int:
 
 
 def _evaluate(cfg: DictConfig) -> int:
+    # Imported for the task: each brings its own libraries.
+    if cfg.evaluate["_target_"].startswith("inference.lenses."):
+        from inference.lenses.learning_curve import evaluate_curve
+
+        return evaluate_curve(cfg)
     from inference.survey.evaluation import evaluate
 
     return evaluate(cfg)

@@ -58,7 +58,7 @@ class PredictConfig:
 
     task_name: str = MISSING
     paths: PathsConfig = MISSING
-    survey: Any = MISSING
+    survey: Any = None
     predict: Any = MISSING
     logger: Any = None
 

@@ -24,7 +24,9 @@ from datagen.tiles.survey import SurveySettings
 from encoders.checkpoint import load_with_sha256
 from encoders.devices import check_sweep, n_devices, quiet_lightning, trainer_words
 from encoders.training import build_loggers
-from inference.survey.loading import SurveyData
+from inference.lenses.settings import LensSettings
+from inference.ranks import Job
+from inference.settings import RunSettings
 from inference.survey.run import SurveyRun
 from inference.survey.settings import PredictSettings
 
@@ -41,11 +43,14 @@ def predict(cfg: DictConfig) -> int:
         cfg: The composed configuration.
 
     Returns:
-        Exit status: 0, or 3 if survey tiles failed.
+        Exit status: 0, or 3 if survey tiles or images failed.
     """
-    settings: PredictSettings = build_settings(cfg.predict, "predict")
+    settings: RunSettings = build_settings(cfg.predict, "predict")
     check_sweep("predict", settings.devices, settings.strategy)
     _quiet()
+    if isinstance(settings, LensSettings):
+        return predict_lenses(settings, build_loggers(cfg, run_folder(cfg)))
+    assert isinstance(settings, PredictSettings)
     survey: SurveySettings = build_settings(cfg.survey, "survey")
     return predict_survey(settings, survey, build_loggers(cfg, run_folder(cfg)))
 
@@ -58,23 +63,31 @@ def predict_survey(
     return run(SurveyRun(settings, survey, module, sha256), loggers)
 
 
-def run(job: SurveyRun, loggers: Sequence[Logger] = ()) -> int:
+def predict_lenses(settings: LensSettings, loggers: Sequence[Logger] = ()) -> int:
+    """Classify images of lenses with the checkpoint of the settings; return the exit status."""
+    from inference.lenses.run import LensRun
+
+    module, sha256 = load_with_sha256(Path(settings.weight_save_path), "lenses")
+    return run(LensRun(settings, module, sha256), loggers)
+
+
+def run(job: Job, loggers: Sequence[Logger] = ()) -> int:
     """Run a prediction that is ready to start; return the exit status."""
     n_pending = len(job.pending())
-    n_done = len(job.tiles) - n_pending
-    log.info("%d survey tiles to predict, %d finished before", n_pending, n_done)
+    n_done = len(job.units) - n_pending
+    log.info("%d %s to predict, %d finished before", n_pending, job.noun, n_done)
     if n_pending:
         trainer = build_trainer(job, loggers)
         with _naming_memory(job.settings):
             # Predictions that are kept in memory would grow with the survey.
-            trainer.predict(job.module, datamodule=SurveyData(job), return_predictions=False)
-    # Launchers take a child's status for a crash: only the first rank reports failed tiles.
+            trainer.predict(job.module, datamodule=job.data(), return_predictions=False)
+    # Launchers take a child's status for a crash: only the first rank reports what failed.
     if getattr(rank_zero_only, "rank", 0) != 0:
         return 0
     return JOBS_FAILED if job.finish() else 0
 
 
-def build_trainer(job: SurveyRun, loggers: Sequence[Logger] = ()) -> Trainer:
+def build_trainer(job: Job, loggers: Sequence[Logger] = ()) -> Trainer:
     """Return a trainer for the devices of the settings.
 
     Raises:
@@ -103,7 +116,7 @@ def check_tasks(world_size: int) -> None:
             )
 
 
-def _trainer(job: SurveyRun, settings: PredictSettings, loggers: Sequence[Logger]) -> Trainer:
+def _trainer(job: Job, settings: RunSettings, loggers: Sequence[Logger]) -> Trainer:
     return Trainer(
         accelerator=settings.accelerator,
         devices=settings.devices,
@@ -121,15 +134,14 @@ def _trainer(job: SurveyRun, settings: PredictSettings, loggers: Sequence[Logger
 
 
 @contextlib.contextmanager
-def _naming_memory(settings: PredictSettings) -> Iterator[None]:
+def _naming_memory(settings: RunSettings) -> Iterator[None]:
     """Say which settings decide how much memory of a GPU is needed."""
     try:
         yield
     except torch.OutOfMemoryError as error:
         raise ConfigError(
-            f"the GPU has too little memory for predict.batch_size = {settings.batch_size} windows "
-            f"of predict.window_px = {settings.window_px} in {settings.precision}; choose smaller "
-            "ones, or predict.precision=bf16-mixed",
+            f"the GPU has too little memory for {settings.batch} in {settings.precision}; choose "
+            "less, or predict.precision=bf16-mixed",
             value=settings.batch_size,
         ) from error
 
@@ -142,7 +154,7 @@ def _quiet() -> None:
         logging.getLogger("inference").setLevel(logging.ERROR)
 
 
-def _strategy(settings: PredictSettings) -> Any:  # noqa: ANN401 - a word or an object
+def _strategy(settings: RunSettings) -> Any:  # noqa: ANN401 - a word or an object
     """Return Lightning's strategy; several ranks get time to wait for each other."""
     several = n_devices(settings.devices) * settings.num_nodes > 1
     if settings.strategy in ("auto", "ddp") and several:

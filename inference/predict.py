@@ -1,4 +1,4 @@
-"""Entry point: `python inference/predict.py survey=des_dr2 predict.cached_data_path=...`."""
+"""Entry point: `python inference/predict.py predict=survey|lenses predict.cached_data_path=...`."""
 
 from __future__ import annotations
 

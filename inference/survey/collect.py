@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from datagen import files
 from datagen.errors import DataFormatError, DataNotFoundError
 from datagen.tiles.listing import Tile
+from inference.outputs import read_record, remove
 from inference.survey.candidates import read_catalog, to_ecsv, to_regions
 from inference.survey.footprint import covered_areas, footprint_regions, footprint_table
 from inference.survey.merge import TileFootprint, merge_catalogs
-from inference.survey.records import OutputPaths, is_done, note_failure, read_record, remove
+from inference.survey.records import OutputPaths, is_done, note_failure
 from inference.survey.scores import read_scores
 
 log = logging.getLogger(__name__)

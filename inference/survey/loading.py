@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
-from datagen.errors import CheckpointError
-from datagen.tiles.listing import Tile, shard
+from inference.ranks import RankData
 from inference.survey.dataset import Batch, WindowDataset
-from inference.survey.run import SurveyRun
 from inference.survey.transfer import copied_ahead
+
+if TYPE_CHECKING:
+    from inference.survey.run import SurveyRun
 
 _MORE_THAN_ANY_SURVEY = 1 << 40
 
 
-class SurveyData(LightningDataModule):
+class SurveyData(RankData):
     """Gives each rank its survey tiles.
 
     Args:
@@ -27,27 +27,13 @@ class SurveyData(LightningDataModule):
     """
 
     def __init__(self, run: SurveyRun) -> None:
-        super().__init__()
+        super().__init__(run)
         self._run = run
-        self._tiles: list[Tile] = []
 
     @property
     def n_tiles(self) -> int:
         """Number of survey tiles of this rank."""
-        return len(self._tiles)
-
-    def setup(self, stage: str) -> None:
-        """Agree on what is to be done; later the ranks go their own ways."""
-        trainer = self.trainer
-        assert trainer is not None
-        _check_same_checkpoint(trainer.strategy, self._run.run["checkpoint"])
-        pending: list[Tile] = []
-        if trainer.is_global_zero:
-            pending = self._run.pending()
-            self._run.prepare_output()
-        # The ranks start at different times; only one look at the folder counts.
-        pending = trainer.strategy.broadcast(pending)
-        self._tiles = shard(pending, trainer.global_rank, trainer.world_size)
+        return len(self.units)
 
     def predict_dataloader(self) -> WindowLoader:
         """Return the loader of this rank's windows, in whole batches."""
@@ -57,7 +43,7 @@ class SurveyData(LightningDataModule):
         # Loader processes do not know the GPU: what they read is pinned here.
         is_pinned = device.type == "cuda" and n_workers == 0
         source = replace(self._run.source(), is_pinned=is_pinned)
-        return WindowLoader(WindowDataset(source, self._tiles), n_workers, device)
+        return WindowLoader(WindowDataset(source, self.units), n_workers, device)
 
 
 class WindowLoader:
@@ -91,19 +77,6 @@ class WindowLoader:
             pin_memory=is_gpu and self._num_workers > 0,
         )
         return copied_ahead(batches, self._device) if is_gpu else iter(batches)
-
-
-def _check_same_checkpoint(strategy: Any, mine: str) -> None:  # noqa: ANN401 - of any kind
-    """Make sure that all ranks read the same checkpoint; raises on all of them or on none."""
-    first = strategy.broadcast(mine)
-    if strategy.reduce_boolean_decision(mine == first, all=True):
-        return
-    raise CheckpointError(
-        "expected all ranks to read the same checkpoint, but predict.weight_save_path changed "
-        f"while they started (first rank {first[:12]}, this one {mine[:12]}); start again",
-        value=mine,
-        allowed=first,
-    )
 
 
 def _as_is(batch: Any) -> Any:  # noqa: ANN401 - torch's signature

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,11 +16,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
 from numpy.typing import NDArray
 
-from datagen import files
 from datagen.errors import SkyfoldError
 from datagen.tiles.geometry import sky_to_pixel
 from datagen.tiles.listing import list_tiles
 from datagen.tiles.survey import SurveySettings
+from inference.pictures import save_png
 from inference.survey.pairs import agreements, both_known
 from inference.survey.reading import WholeTileReader
 from inference.survey.references import ReferenceCatalog
@@ -67,13 +66,13 @@ def write_plots(folder: Path, figures: Figures, run: Mapping[str, Any]) -> list[
     Returns:
         The files.
     """
-    written = [_save(folder / "completeness_purity.png", draw_fractions(figures))]
+    written = [save_png(folder / "completeness_purity.png", draw_fractions(figures))]
     known = [found.quantity for found in agreements(figures.pairs) if found.n]
     if known:
-        written.append(_save(folder / "pairs.png", draw_pairs(figures.pairs, known)))
+        written.append(save_png(folder / "pairs.png", draw_pairs(figures.pairs, known)))
     for scores in figures.maps:
         figure = draw_tile(scores, colour_image(scores.tile, run), figures)
-        written.append(_save(folder / f"tile_{scores.tile}.png", figure))
+        written.append(save_png(folder / f"tile_{scores.tile}.png", figure))
     return written
 
 
@@ -213,10 +212,3 @@ def _mark(axes: Axes, scores: ScoreMap, figures: Figures) -> None:
     ):
         x, y = sky_to_pixel(scores.tile_wcs, np.asarray(ra), np.asarray(dec))
         axes.scatter(x, y, s=150, facecolors="none", label=label, marker=marker, edgecolors=colour)
-
-
-def _save(path: Path, figure: Figure) -> Path:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=100, metadata={"Software": None})
-    files.write_bytes(path, buffer.getvalue())
-    return path

@@ -5,37 +5,17 @@ Every rank and worker writes small files of its own; the first rank puts them to
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from astropy.io import fits
 
 from datagen import files
-from datagen.errors import ConfigError, DataFormatError
 from datagen.tiles.listing import Tile
+from inference.outputs import OutputFolder, read_record, write_record
 
 
-@dataclass(frozen=True)
-class OutputPaths:
-    """Names of everything below the output folder.
-
-    Args:
-        root: `predict.output_dir`.
-    """
-
-    root: Path
-
-    @property
-    def run(self) -> Path:
-        """Settings and checkpoint that the results belong to."""
-        return self.root / "run.json"
-
-    @property
-    def manifest(self) -> Path:
-        """Tiles, sizes, seconds, windows and ranks."""
-        return self.root / "manifest.json"
+class OutputPaths(OutputFolder):
+    """Names of everything below the output folder."""
 
     @property
     def catalog(self) -> Path:
@@ -56,11 +36,6 @@ class OutputPaths:
     def footprint_regions(self) -> Path:
         """Outlines of the survey tiles as a region file."""
         return self.root / "footprint.reg"
-
-    @property
-    def failed(self) -> Path:
-        """Survey tiles that could not be predicted, with reasons."""
-        return self.root / "failed.ecsv"
 
     def scores(self, tile: str) -> Path:
         """Score map of a survey tile."""
@@ -86,10 +61,6 @@ class OutputPaths:
             for folder, suffix in kinds.items()
             for path in (self.root / folder).glob(f"*{suffix}")
         }
-
-    def record(self, tile: str) -> Path:
-        """Timing, or the reason of a failure, of a survey tile."""
-        return self.root / "records" / f"{tile}.json"
 
 
 def tile_hash(tile: Tile, run_hash: str) -> str:
@@ -120,63 +91,4 @@ def is_done(tile: Tile, run_hash: str, paths: OutputPaths) -> bool:
 
 def note_failure(paths: OutputPaths, tile: str, reason: str) -> None:
     """Note that a survey tile has no result, and why; the next run tries it again."""
-    write_record(paths, tile, {"status": "failed", "reason": reason})
-
-
-def write_record(paths: OutputPaths, tile: str, content: Mapping[str, Any]) -> None:
-    """Note what happened to a survey tile."""
-    files.write_json(paths.record(tile), {"tile": tile, **content})
-
-
-def read_record(paths: OutputPaths, tile: str) -> dict[str, Any]:
-    """Return what happened to a survey tile; empty when nothing is known."""
-    path = paths.record(tile)
-    if not path.is_file():
-        return {}
-    record = files.read_json(path)
-    if not isinstance(record, dict):
-        raise DataFormatError(f"{path} is no record of a survey tile; delete it", value=str(path))
-    return record
-
-
-def remove(path: Path) -> None:
-    """Remove a file of the output folder if it is there.
-
-    Raises:
-        OutputError: It cannot be removed.
-    """
-    try:
-        path.unlink(missing_ok=True)
-    except OSError as error:
-        raise files.output_error(path, error) from error
-
-
-def check_run(paths: OutputPaths, run: Mapping[str, Any], overwrite: bool) -> None:
-    """Make sure that the output folder holds nothing of another checkpoint or other settings.
-
-    Args:
-        paths: The output folder.
-        run: What `run.json` shall hold: `run_hash`, `checkpoint`, `settings`.
-        overwrite: Whether other results may be replaced.
-
-    Raises:
-        ConfigError: They differ and may not be replaced.
-    """
-    if overwrite or not paths.run.is_file():
-        return
-    before = files.read_json(paths.run)
-    if before.get("run_hash") == run["run_hash"]:
-        return
-    changes = _changes(before, run)
-    raise ConfigError(
-        f"predict.output_dir = {paths.root} holds results of another run ({changes}); choose "
-        "another folder or replace them with predict.overwrite=true",
-        value=changes,
-    )
-
-
-def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    old = {"checkpoint": str(before.get("checkpoint", ""))[:12], **before.get("settings", {})}
-    new = {"checkpoint": str(now["checkpoint"])[:12], **now["settings"]}
-    changed = [key for key in {**new, **old} if old.get(key) != new.get(key)]
-    return "; ".join(f"{key} = {old.get(key)}, now {new.get(key)}" for key in changed)
+    write_record(paths, tile, {"tile": tile, "status": "failed", "reason": reason})

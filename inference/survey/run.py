@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Mapping
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +16,13 @@ from datagen.errors import CheckpointError, ConfigError
 from datagen.tiles.bands import SCALE_TOLERANCE, check_zero_point
 from datagen.tiles.listing import Tile, list_tiles
 from datagen.tiles.survey import SurveySettings, survey_values
+from inference.outputs import check_run, check_writable, describe_run, package_version, remove
 from inference.survey.blending import correct_prevalence
 from inference.survey.candidates import CandidateRule
 from inference.survey.collect import collect
 from inference.survey.dataset import TileSource
-from inference.survey.records import OutputPaths, check_run, is_done, remove, tile_hash
+from inference.survey.loading import SurveyData
+from inference.survey.records import OutputPaths, is_done, tile_hash
 from inference.survey.settings import PredictSettings
 from inference.survey.windows import WindowShape
 from inference.survey.writer import Correction, Product, TileWriter
@@ -45,6 +46,8 @@ class SurveyRun:
         OutputError: The output folder cannot be written.
     """
 
+    noun = "survey tiles"
+
     def __init__(
         self,
         settings: PredictSettings,
@@ -65,7 +68,7 @@ class SurveyRun:
         self.run = self._describe(checkpoint)
         self.tiles = list_tiles(Path(settings.cached_data_path), survey)
         check_run(self.paths, self.run, settings.overwrite)
-        _check_writable(self.paths.root)
+        check_writable(self.paths.root)
 
     def pending(self) -> list[Tile]:
         """Return the survey tiles without results of this run, sorted by name."""
@@ -87,6 +90,15 @@ class SurveyRun:
                 remove(path)
         files.write_json(self.paths.run, self.run)
 
+    @property
+    def units(self) -> list[Tile]:
+        """All survey tiles, sorted by name."""
+        return self.tiles
+
+    def data(self) -> SurveyData:
+        """Return what gives each rank the windows of its survey tiles."""
+        return SurveyData(self)
+
     def source(self) -> TileSource:
         """Return how survey tiles are read."""
         return TileSource(
@@ -104,7 +116,7 @@ class SurveyRun:
         meta = {
             "CKPTSHA": self.run["checkpoint"],
             "RUNHASH": self.run["run_hash"],
-            "VERSION": _version(),
+            "VERSION": package_version(),
         }
         product = Product(
             paths=self.paths,
@@ -128,15 +140,7 @@ class SurveyRun:
         survey = {f"survey.{key}": value for key, value in survey_values(self.survey).items()}
         predict = self.settings.result_settings() | {"threshold": self.rule.threshold}
         settings = {**survey, **{f"predict.{key}": value for key, value in predict.items()}}
-        identity = {"checkpoint": checkpoint, "settings": settings}
-        return {
-            **identity,
-            "format_version": 1,
-            "run_hash": files.content_hash(identity),
-            # An evaluation finds the truth there from any working directory.
-            "cached_data_path": str(Path(self.settings.cached_data_path).absolute()),
-            "package_version": _version(),
-        }
+        return describe_run(checkpoint, settings, self.settings.cached_data_path)
 
 
 def check_card(card: Mapping[str, Any], survey: SurveySettings) -> None:
@@ -228,17 +232,3 @@ def threshold(settings: PredictSettings, module: LightningModule) -> float:
     tuned = np.array([float(module.threshold)], np.float32)  # type: ignore[arg-type] # a buffer
     correct = prevalence_correction(settings, module)
     return round(float((correct(tuned) if correct else tuned)[0]), 7)
-
-
-def _check_writable(folder: Path) -> None:
-    """Find out before hours of work that results cannot be saved."""
-    with files.atomic_path(folder / "run.json.probe") as probe:
-        probe.write_text("")
-    remove(folder / "run.json.probe")
-
-
-def _version() -> str:
-    try:
-        return metadata.version("skyfold")
-    except metadata.PackageNotFoundError:
-        return "not installed"

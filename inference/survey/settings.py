@@ -5,31 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from datagen.errors import ConfigError
+from inference.settings import RunSettings, at_least, refuse
 
 BLENDS = ("crop", "taper")
 
 
 @dataclass(frozen=True)
-class PredictSettings:
-    """How a prediction on survey tiles runs.
+class PredictSettings(RunSettings):
+    """How a prediction on survey tiles runs; an input of the encoder is a window.
 
     Args:
-        cached_data_path: Folder of the survey tiles.
-        weight_save_path: Checkpoint of the encoder.
-        output_dir: Where scores and catalogues go.
-        batch_size: Windows in one forward pass.
-        num_workers: Loader processes of each rank; 0 reads in the main process.
         prefetch: Batches that a thread of each loader reads ahead; 0 reads them when their turn
             has come.
-        devices: Number of devices, or a list of their indices.
-        accelerator: Lightning's word for the kind of device.
-        strategy: Lightning's word for how several devices work together.
-        num_nodes: Number of machines.
-        precision: Lightning's word, such as 32-true or bf16-mixed.
         compile: Compile the encoder for the shape of the windows before the first one.
-        n_threads: CPU threads of each rank; fixed because sums depend on it in the last bits.
-        overwrite: Compute finished survey tiles again, and accept other settings than before.
         threshold: Cells with a greater probability form candidates; null takes the tuned one.
         prevalence: Fraction of cells with members in the survey; null keeps the training's.
         window_px: Side of a window [px].
@@ -43,20 +31,8 @@ class PredictSettings:
         regions: Also write a DS9 region file for each survey tile.
     """
 
-    cached_data_path: str
-    weight_save_path: str
-    output_dir: str
-    batch_size: int
-    num_workers: int
     prefetch: int
-    devices: Any
-    accelerator: str
-    strategy: str
-    num_nodes: int
-    precision: str
     compile: bool
-    n_threads: int
-    overwrite: bool
     threshold: float | None
     prevalence: float | None
     window_px: int
@@ -69,22 +45,22 @@ class PredictSettings:
     regions: bool
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "num_nodes", "n_threads", "window_px", "stride_px", "min_cells"):
-            _at_least(name, getattr(self, name), 1)
-        for name in (
-            "num_workers",
-            "prefetch",
-            "halo_px",
-            "separation_cells",
-            "merge_radius_arcmin",
-        ):
-            _at_least(name, getattr(self, name), 0)
+        super().__post_init__()
+        for name in ("window_px", "stride_px", "min_cells"):
+            at_least(name, getattr(self, name), 1)
+        for name in ("prefetch", "halo_px", "separation_cells", "merge_radius_arcmin"):
+            at_least(name, getattr(self, name), 0)
         for name in ("threshold", "prevalence"):
             value = getattr(self, name)
             if value is not None and not 0 < value < 1:
-                _refuse(f"predict.{name}", value, "null or a number between 0 and 1")
+                refuse(f"predict.{name}", value, "null or a number between 0 and 1")
         if self.blend not in BLENDS:
-            _refuse("predict.blend", self.blend, " | ".join(BLENDS))
+            refuse("predict.blend", self.blend, " | ".join(BLENDS))
+
+    @property
+    def batch(self) -> str:
+        """What decides how much memory a forward pass needs, as users know it."""
+        return f"{super().batch} windows of predict.window_px = {self.window_px}"
 
     def result_settings(self) -> dict[str, Any]:
         """Return the settings on which scores and catalogues depend."""
@@ -94,14 +70,3 @@ class PredictSettings:
         # Only where it is used: results of runs before it was there stay valid.
         compiled = ("compile",) if self.compile else ()
         return {name: getattr(self, name) for name in names + windows + candidates + compiled}
-
-
-def _at_least(name: str, value: float, least: float) -> None:
-    if value < least:
-        _refuse(f"predict.{name}", value, f"a number >= {least}")
-
-
-def _refuse(name: str, value: object, allowed: str) -> None:
-    raise ConfigError(
-        f"expected {name} to be {allowed}, but got {name} = {value}", value=value, allowed=allowed
-    )

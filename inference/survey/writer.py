@@ -15,12 +15,13 @@ from lightning import Callback, LightningModule, Trainer
 from numpy.typing import NDArray
 
 from datagen import files
+from inference.outputs import write_record
 from inference.survey.blending import Mosaic
 from inference.survey.candidates import CandidateRule, find_candidates, to_ecsv
 from inference.survey.dataset import Batch, cell_coverage
 from inference.survey.estimates import given
 from inference.survey.progress import Progress
-from inference.survey.records import OutputPaths, note_failure, write_record
+from inference.survey.records import OutputPaths, note_failure
 from inference.survey.scores import ScoreMap, to_fits
 from inference.survey.windows import WindowPlan, WindowShape
 
@@ -236,6 +237,7 @@ def save_tile(name: str, tile: OpenTile, product: Product, rank: int) -> TileRep
     files.write_bytes(product.paths.candidates(name), catalog)
     found = report(tile, scores, len(table), begin)
     record = {
+        "tile": name,
         **{key: round(value, 6) for key, value in dataclasses.asdict(found).items()},
         "status": "done",
         "shape": list(tile.plan.tile_shape),

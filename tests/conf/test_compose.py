@@ -58,6 +58,7 @@ INNER = {
     "prior": ("datagen", "prior@data_gen.prior"),
     "image": ("datagen", "image@data_gen.image"),
     "lens": ("datagen", "data_gen=lenses lens"),
+    "survey": ("predict", "survey"),
 }
 
 
@@ -144,6 +145,10 @@ def test_a_survey_is_chosen_where_survey_tiles_are_read() -> None:
     assert settings.content()["survey"]["bands"] == ["g", "r", "z"]
     with pytest.raises(ConfigCompositionException, match="Could not override 'survey'"):
         composed("datagen", "data_gen=fields", "survey=generic")
+    assert composed("predict", "survey=generic").survey.name == "generic"
+    assert composed("predict", "predict=lenses").survey is None
+    with pytest.raises(ConfigCompositionException, match="Could not override 'survey'"):
+        composed("predict", "predict=lenses", "survey=generic")
 
 
 @pytest.mark.parametrize("name", ["fields", "survey", "tiles", "lenses"])

@@ -14,7 +14,8 @@ from datagen.errors import ConfigError
 from datagen.files import write_json
 from datagen.tiles.survey import SurveySettings
 from inference.engine import run
-from inference.survey.records import OutputPaths, check_run
+from inference.outputs import check_run
+from inference.survey.records import OutputPaths
 from inference.survey.run import SurveyRun
 from inference.survey.settings import PredictSettings
 

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 
 from datagen import files
 from datagen.tiles.listing import Tile
+from inference.outputs import write_record
 from inference.survey.candidates import find_candidates, read_catalog, to_ecsv
 from inference.survey.collect import collect
 from inference.survey.merge import TileFootprint, owner_names
-from inference.survey.records import OutputPaths, tile_hash, write_record
+from inference.survey.records import OutputPaths, tile_hash
 from inference.survey.scores import ScoreMap, to_fits
 from tests.survey_sky import (
     CELL_ARCMIN,

@@ -23,6 +23,7 @@ from datagen.tiles.listing import list_tiles
 from datagen.tiles.sections import CompressedPixels, HeldPixels, MappedPixels, RowPixels
 from datagen.tiles.survey import SurveySettings
 from inference.engine import run
+from inference.outputs import read_record
 from inference.survey import dataset, writer
 from inference.survey.buffers import Buffers, read_ahead
 from inference.survey.dataset import TileSource, WindowDataset, cut
@@ -35,7 +36,7 @@ from inference.survey.reading import (
     open_tile,
     sample_steps,
 )
-from inference.survey.records import OutputPaths, read_record
+from inference.survey.records import OutputPaths
 from inference.survey.run import SurveyRun
 from inference.survey.scores import read_scores
 from inference.survey.settings import PredictSettings

@@ -1,0 +1,194 @@
+"""Reads the images of a part a few at a time, and says what is wrong with those that are no use."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from astropy.io import fits
+from astropy.wcs import WCS, FITSFixedWarning
+from astropy.wcs.utils import proj_plane_pixel_scales
+from numpy.typing import NDArray
+
+from datagen.errors import DataFormatError, SkyfoldError
+from datagen.lenses.format import CLASSES, read_images, read_truth, truth_of
+from datagen.tiles.bands import SCALE_TOLERANCE
+from encoders.lenses.public import load
+from inference.lenses.listing import Part
+from inference.lenses.table import Truth
+
+Problems = dict[int, str]
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What an encoder asks of images.
+
+    Args:
+        bands: Their names.
+        side: Side of an image [px].
+        pixel_scale: Side of a pixel [arcsec]; None for any.
+    """
+
+    bands: tuple[str, ...]
+    side: int
+    pixel_scale: float | None
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Shape of an image."""
+        return len(self.bands), self.side, self.side
+
+    def check(self, shape: tuple[int, ...]) -> None:
+        """Raise `DataFormatError` unless an image has the right shape."""
+        if tuple(shape) != self.shape:
+            raise DataFormatError(
+                f"expected images of shape {self.shape} (bands, side, side), with which the "
+                f"encoder was trained, but got {tuple(shape)}",
+                value=tuple(shape),
+                allowed=self.shape,
+            )
+
+
+class PartReader(Protocol):
+    """The images of a part that are wanted."""
+
+    rows: NDArray[np.int64]
+
+    def read(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.float32], Problems]:
+        """Return some images, shape (n, C, side, side), and what is wrong with some of the rows.
+
+        An image that is no use is zero, so that the others keep their places.
+        """
+
+    def truth(self) -> Truth:
+        """Return what is known of the images in `rows`."""
+
+
+def open_part(part: Part, expected: Expected) -> PartReader:
+    """Open a part.
+
+    Raises:
+        DataFormatError: Nothing in it is of use: it is damaged or of another shape.
+    """
+    return ShardReader(part, expected) if part.is_shard else FileReader(part, expected)
+
+
+class ShardReader:
+    """Images in one file of `data_gen=lenses`.
+
+    Args:
+        part: The file.
+        expected: What the encoder asks of images.
+    """
+
+    def __init__(self, part: Part, expected: Expected) -> None:
+        self._images = read_images(part.paths[0])
+        expected.check(self._images.shape[1:])
+        # Damage in the truth shall be known before the images are classified.
+        truth = _read_truth(part, len(self._images))
+        self.rows = np.flatnonzero([part.wanted in (None, split) for split in truth.splits])
+        self._truth = truth.take(self.rows)
+
+    def read(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.float32], Problems]:
+        """Return some images; see `PartReader`."""
+        images = np.array(self._images[rows], np.float32)
+        return images, _blank_bad(images, rows)
+
+    def truth(self) -> Truth:
+        """Return class, Delta chi2, index and split of the images."""
+        return self._truth
+
+
+class FileReader:
+    """Images with a file each.
+
+    Args:
+        part: The files.
+        expected: What the encoder asks of images.
+    """
+
+    def __init__(self, part: Part, expected: Expected) -> None:
+        self._part = part
+        self._expected = expected
+        self.rows = np.arange(len(part.paths))
+
+    def read(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.float32], Problems]:
+        """Return some images; see `PartReader`."""
+        images = np.zeros((len(rows), *self._expected.shape), np.float32)
+        problems: Problems = {}
+        for image, row in zip(images, rows.tolist(), strict=True):
+            try:
+                image[:] = self._load(self._part.paths[row])
+            except (SkyfoldError, OSError) as error:
+                problems[row] = str(error)
+        return images, problems
+
+    def truth(self) -> Truth:
+        """Return the classes and splits that the folders say."""
+        unknown = Truth.unknown(len(self.rows))
+        splits = np.full(len(self.rows), self._part.split)
+        return replace(unknown, classes=np.asarray(self._part.labels), splits=splits)
+
+    def _load(self, path: Path) -> NDArray[np.float32]:
+        image: NDArray[np.float32] = load(path).numpy()
+        self._expected.check(image.shape)
+        scale = pixel_scale(path)
+        wanted = self._expected.pixel_scale
+        if scale is not None and wanted is not None and abs(scale / wanted - 1) > SCALE_TOLERANCE:
+            raise DataFormatError(
+                f"expected pixels of {wanted} arcsec, with which the encoder was trained, but got "
+                f"{scale:.4g} arcsec (allowed: 2 %)",
+                value=scale,
+                allowed=wanted,
+            )
+        return image
+
+
+def _read_truth(part: Part, n_images: int) -> Truth:
+    """Return what is known of all images of a file; nothing where there is no truth."""
+    path = truth_of(part.paths[0])
+    if not path.is_file():
+        return Truth.unknown(n_images)
+    table = read_truth(path)
+    if len(table) != n_images:
+        raise DataFormatError(
+            f"{path} has {len(table)} rows, but there are {n_images} images in "
+            f"{part.paths[0].name}; make both again with data_gen.overwrite=true",
+            value=len(table),
+            allowed=n_images,
+        )
+    index = np.asarray(table["INDEX"], np.int64)
+    return Truth(
+        classes=np.asarray(CLASSES)[np.asarray(table["CLASS"], np.int64)],
+        delta_chi2=np.asarray(table["DELTA_CHI2"], np.float32),
+        index=index,
+        splits=np.array([part.training.split_of(number) for number in index.tolist()]),
+    )
+
+
+def pixel_scale(path: Path) -> float | None:
+    """Return the side of a pixel [arcsec] as the WCS of a FITS file says, None without one."""
+    if not path.name.endswith((".fits", ".fits.gz", ".fits.fz", ".fit")):
+        return None
+    with fits.open(path) as hdus, warnings.catch_warnings():
+        warnings.simplefilter("ignore", FITSFixedWarning)
+        for hdu in hdus:
+            wcs = WCS(hdu.header, naxis=2) if hdu.header.get("NAXIS", 0) >= 2 else None
+            if wcs is not None and wcs.has_celestial:
+                return float(proj_plane_pixel_scales(wcs.celestial)[0] * 3600)
+    return None
+
+
+def _blank_bad(images: NDArray[np.float32], rows: NDArray[np.int64]) -> Problems:
+    """Make images with values that are not finite zero, and return them."""
+    is_lost = ~np.isfinite(images)
+    counts = is_lost.sum(axis=(1, 2, 3))
+    images[counts > 0] = 0
+    return {
+        int(rows[n]): f"{counts[n]} of {images[n].size} values are NaN or infinite"
+        for n in np.flatnonzero(counts).tolist()
+    }

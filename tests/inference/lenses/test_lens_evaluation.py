@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+from astropy.table import Table
+from lightning import LightningModule
+from scipy.stats import norm
+
+from datagen.files import read_json
+from inference.engine import run
+from inference.lenses.evaluation import Sample, evaluate, sample_of, summary
+from inference.lenses.run import LensRun
+from inference.lenses.settings import LensSettings
+from inference.lenses.table import Truth, rows
+
+CLASSES = ("no_sub", "cdm", "vortex")
+
+
+def classified(n_images: int, seed: int = 0, sharpness: float = 1.5) -> Table:
+    """Return predictions whose probabilities hold, by Bayes' rule for normal scores."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 3, n_images)
+    scores = rng.normal(size=(n_images, 3)) + sharpness * np.eye(3)[labels]
+    likelihood = np.exp(sharpness * scores)
+    p = (likelihood / likelihood.sum(axis=1, keepdims=True)).astype(np.float32)
+    delta_chi2 = np.where(labels > 0, 10 ** rng.uniform(0, 4, n_images), 0)
+    splits = np.where(np.arange(n_images) % 10 == 0, "train", "")
+    truth = Truth(np.array(CLASSES)[labels], delta_chi2, np.arange(n_images), splits)
+    return rows([str(n) for n in range(n_images)], p, CLASSES, 0.6, truth)
+
+
+@pytest.fixture(scope="module")
+def sample() -> Sample:
+    return sample_of(classified(20000), CLASSES)
+
+
+def test_images_that_trained_do_not_count(sample: Sample) -> None:
+    assert len(sample) == 18000
+    table = classified(30)
+    table["TRUE_CLASS"][:20] = ""  # nine of the others are new
+    assert len(sample_of(table, CLASSES)) == 9
+
+
+def test_areas_are_those_of_normal_scores(sample: Sample) -> None:
+    """One class against one: AUC = Phi(d / sqrt 2), d the distance along P_a among a and b."""
+    found = evaluate(sample, [0, 1e9])
+    p, labels = sample.probabilities.numpy(), sample.labels.numpy()
+    areas = []
+    for a, b in itertools.permutations(range(3), 2):
+        first, second = p[labels == a, a][:1000], p[labels == b, a][:1000]
+        areas.append((first[:, None] > second).mean() + (first[:, None] == second).mean() / 2)
+    assert found.figures["auroc_ovo"] == pytest.approx(np.mean(areas), abs=0.01)
+    rest = [(p[labels == k, k][:1000, None] > p[labels != k, k][:1000]).mean() for k in range(3)]
+    assert found.figures["auroc"] == pytest.approx(np.mean(rest), abs=0.01)
+    # log(P_a / P_b) separates two classes best: its distance is sqrt(2) x the sharpness.
+    assert norm.cdf(1.5) > found.figures["auroc_ovo"] > 0.85
+
+
+def test_probabilities_that_hold_are_called_calibrated(sample: Sample) -> None:
+    found = evaluate(sample, [0, 1e9])
+    assert found.figures["ece"] < 0.02
+    p = sample.probabilities.numpy()
+    kept = p.max(axis=1) >= np.float32(0.6)
+    by_name = {f.quantity: f for f in found.fractions if f.variable == "all"}
+    # Expected accuracy = mean confidence, of all and of those above the threshold.
+    assert by_name["accuracy"].value == pytest.approx(p.max(axis=1).mean(), abs=0.01)
+    assert by_name["accuracy_kept"].value == pytest.approx(p.max(axis=1)[kept].mean(), abs=0.01)
+    assert by_name["accuracy_kept"].n == kept.sum()
+    assert by_name["unsure"].value == pytest.approx(1 - kept.mean())
+    assert found.confusion.sum() == 18000
+    assert np.trace(found.confusion) == by_name["accuracy"].n_matched
+    n_right = [by_name[f"accuracy_{name}"].n_matched for name in CLASSES]
+    assert np.diag(found.confusion).tolist() == n_right
+
+
+def test_accuracy_against_delta_chi2_is_that_of_images_with_substructure() -> None:
+    table = classified(12)
+    table["SPLIT"] = "test"
+    table["TRUE_CLASS"] = ["no_sub", "cdm", "vortex", "cdm"] * 3
+    table["CLASS"] = ["cdm", "cdm", "cdm", "no_sub"] * 3
+    table["DELTA_CHI2"] = np.float32([0, 5, 50, 7] * 2 + [0, 500, np.nan, 10])
+    found = evaluate(sample_of(table, CLASSES), [0, 10, 100, 1000])
+    counts = {
+        (f.quantity, f.low): (f.n_matched, f.n)
+        for f in found.fractions
+        if f.variable == "delta_chi2"
+    }
+    assert counts == {
+        ("accuracy", 0): (2, 4),
+        ("accuracy", 10): (0, 3),
+        ("accuracy", 100): (1, 1),
+        ("detected", 0): (2, 4),
+        ("detected", 10): (2, 3),
+        ("detected", 100): (1, 1),
+    }
+    table["DELTA_CHI2"] = np.float32(np.nan)
+    found = evaluate(sample_of(table, CLASSES), [0, 10])
+    assert not [f for f in found.fractions if f.variable == "delta_chi2"]
+
+
+def test_a_prediction_on_labelled_images_is_evaluated(
+    dataset: Path, tmp_path: Path, settings: LensSettings, module: LightningModule
+) -> None:
+    out = tmp_path / "out"
+    assert run(LensRun(dataclasses.replace(settings, evaluate=True), module, "a" * 64)) == 0
+    found = read_json(out / "evaluation.json")
+    assert found["n_images"] == 30
+    assert np.sum(found["confusion"]) == 30
+    table = Table.read(out / "evaluation.ecsv")
+    assert table["value"][0] == found["accuracy"]["value"]
+    low, high = found["accuracy"]["wilson"]
+    assert low < found["accuracy"]["value"] < high
+    pictures = sorted(path.stem for path in out.glob("*.png"))
+    assert pictures == ["confusion", "delta_chi2", "examples", "reliability", "roc"]
+    # Without labels nothing of an earlier evaluation stays.
+    for path in dataset.glob("truth/*"):
+        path.unlink()
+    again = dataclasses.replace(settings, evaluate=True, overwrite=True)
+    assert run(LensRun(again, module, "a" * 64)) == 0
+    assert not list(out.glob("*.png"))
+    assert not (out / "evaluation.json").exists()
+
+
+def test_the_summary_names_the_main_figures(sample: Sample) -> None:
+    line = summary(evaluate(sample, [0, 1e9]))
+    assert line.startswith("accuracy 0.7")
+    assert "of 18000 images, ROC AUC 0." in line
