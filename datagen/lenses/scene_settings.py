@@ -247,6 +247,7 @@ class SubstructureSettings:
         has_delta_chi2: Delta chi2 is computed for the truth.
         min_delta_chi2: Substructure is drawn again until its Delta chi2 is as large; 0: never.
         max_draws: At most so many draws; the one with the largest Delta chi2 stays.
+        n_judged: Draws are compared by the Delta chi2 of so many of their heaviest subhalos.
         cdm: Subhalos of the class cdm.
         rod: The rod of the class vortex.
         line_of_sight: Halos of all classes.
@@ -257,6 +258,7 @@ class SubstructureSettings:
     has_delta_chi2: bool
     min_delta_chi2: float
     max_draws: int
+    n_judged: int
     cdm: CdmSettings
     rod: RodSettings
     line_of_sight: LineOfSightSettings
@@ -265,6 +267,7 @@ class SubstructureSettings:
         check_range("lens.substructure.extent", self.extent, 0.1, 20.0)
         check_range("lens.substructure.min_delta_chi2", self.min_delta_chi2, 0.0)
         check_range("lens.substructure.max_draws", self.max_draws, 1, 1000)
+        check_range("lens.substructure.n_judged", self.n_judged, 1)
         if self.min_delta_chi2 > 0.0 and not self.has_delta_chi2:
             raise ConfigError(
                 "expected lens.substructure.has_delta_chi2 = true with min_delta_chi2 > 0, but got "

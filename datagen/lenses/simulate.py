@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from datagen.lenses.blocks import BLOCK, one_thread
-from datagen.lenses.camera import Camera, Exposure
+from datagen.lenses.camera import Camera, Exposure, first_halos
 from datagen.lenses.draws import Draws
 from datagen.lenses.prior import Macro, draw_macro
 from datagen.lenses.scene import Scenes, Subhalos
@@ -106,11 +106,10 @@ class Simulator:
             rows = torch.nonzero(labels == label)[:, 0]
             seen = exposure.rows(rows)
             search = _Search(_part(lot, rows), label, camera, seen.with_basis() if need else seen)
-            best = search.run()
-            images[rows] = best.images
-            theta_main[rows], delta_chi2[rows] = best.theta_main, best.delta_chi2
-            n_draws[rows] = best.n_draws
-            found.append((index[rows], best.scenes))
+            drawn, n_draws[rows] = search.run()
+            images[rows] = drawn.images
+            theta_main[rows], delta_chi2[rows] = drawn.theta_main, drawn.delta_chi2
+            found.append((index[rows], drawn.scenes))
         there = index.to(self.device)
         noise, photons = (Draws(self.seed, there, name) for name in ("noise", "photons"))
         more = {"THETA_MAIN": theta_main, "DELTA_CHI2": delta_chi2, "N_DRAWS": n_draws}
@@ -123,15 +122,14 @@ class Simulator:
         )
 
 
-@dataclass
-class _Best:
-    """The draw with the largest Delta chi2 of each image so far."""
+@dataclass(frozen=True)
+class _Drawn:
+    """Scenes with substructure and the main lens that it leaves, one per image, and their images."""
 
     scenes: list[Scenes]
     images: Tensor
     theta_main: Tensor
     delta_chi2: Tensor
-    n_draws: Tensor
 
 
 @dataclass(frozen=True)
@@ -150,47 +148,71 @@ class _Search:
     camera: Camera
     exposure: Exposure
 
-    def run(self) -> _Best:
-        substructure = self.lot.settings.substructure
-        best = self._attempt(torch.arange(len(self.lot.index)), 0)
-        n_draws = substructure.max_draws if substructure.min_delta_chi2 > 0.0 else 1
-        for attempt in range(1, n_draws):
-            rows = torch.nonzero(best.delta_chi2 < substructure.min_delta_chi2)[:, 0]
+    def run(self) -> tuple[_Drawn, Tensor]:
+        """Return the chosen draw of each image, and how many there were, (B,)."""
+        chosen, n_draws = self._choose()
+        groups = [torch.nonzero(chosen == k)[:, 0] for k in chosen.unique().tolist()]
+        parts = [self._whole(rows, int(chosen[rows[0]])) for rows in groups]
+        order = torch.argsort(torch.cat(groups))
+        scenes = [scene for part in parts for scene in part.scenes]
+        images = torch.cat([part.images for part in parts])
+        return _Drawn(
+            [scenes[k] for k in order.tolist()],
+            images[order.to(images.device)],
+            torch.cat([part.theta_main for part in parts])[order],
+            torch.cat([part.delta_chi2 for part in parts])[order],
+        ), n_draws
+
+    def _choose(self) -> tuple[Tensor, Tensor]:
+        """Return the first draw of each image that can be seen, or its best, and their number."""
+        settings = self.lot.settings.substructure
+        rows = torch.arange(len(self.lot.index))
+        chosen, n_draws = torch.zeros_like(rows), torch.ones_like(rows)
+        if settings.min_delta_chi2 == 0.0:
+            return chosen, n_draws
+        best = torch.full(rows.shape, -torch.inf, dtype=torch.float64)
+        for attempt in range(settings.max_draws):
+            found = self._glance(rows, attempt)
+            better = rows[found > best[rows]]
+            best[rows] = torch.maximum(best[rows], found)
+            chosen[better], n_draws[rows] = attempt, attempt + 1
+            rows = rows[best[rows] < settings.min_delta_chi2]
             if len(rows) == 0:
                 break
-            new = self._attempt(rows, attempt)
-            better = new.delta_chi2 > best.delta_chi2[rows]
-            best.images[rows[better]] = new.images[better]
-            best.theta_main[rows[better]] = new.theta_main[better]
-            best.delta_chi2[rows[better]] = new.delta_chi2[better]
-            best.n_draws[rows] += 1
-            for row, scene, is_better in zip(rows.tolist(), new.scenes, better, strict=True):
-                best.scenes[row] = scene if is_better else best.scenes[row]
-        return best
+        return chosen, n_draws
 
-    def _attempt(self, rows: Tensor, attempt: int) -> _Best:
+    def _glance(self, rows: Tensor, attempt: int) -> Tensor:
+        """Return Delta chi2 of a draw from its heaviest subhalos, (n,) float64."""
         lot, exposure = _part(self.lot, rows), self.exposure.rows(rows)
-        scenes = self._draw(lot, attempt)
-        images = self.camera.expected(_with(scenes, exposure.scenes.subhalos), exposure)
+        scenes = self._substructure(lot, attempt)
+        if scenes.subhalos is not None:
+            heaviest = first_halos(scenes.subhalos, lot.settings.substructure.n_judged)
+            scenes = dataclasses.replace(scenes, subhalos=heaviest)
+        images = self._images(self._compensated(scenes), exposure)
+        return exposure.delta_chi2(images).cpu().double()
+
+    def _whole(self, rows: Tensor, attempt: int) -> _Drawn:
+        lot, exposure = _part(self.lot, rows), self.exposure.rows(rows)
+        scenes = self._compensated(self._substructure(lot, attempt))
+        images = self._images(scenes, exposure)
         chi2 = torch.full((len(rows),), torch.nan, dtype=torch.float64)
         if exposure.basis is not None:
             chi2 = exposure.delta_chi2(images).cpu().double()
-        return _Best(
-            [scenes[row : row + 1] for row in range(len(rows))],
-            images,
-            scenes.theta_e,
-            chi2,
-            torch.ones(len(rows), dtype=torch.int64),
-        )
+        each = [scenes[row : row + 1] for row in range(len(rows))]
+        return _Drawn(each, images, scenes.theta_e, chi2)
 
-    def _draw(self, lot: Lot, attempt: int) -> Scenes:
-        """Return scenes with the drawn substructure alone, and the main lens that it leaves."""
-        smooth = lot.macro.scenes
+    def _images(self, scenes: Scenes, exposure: Exposure) -> Tensor:
+        return self.camera.expected(_with(scenes, exposure.scenes.subhalos), exposure)
+
+    def _substructure(self, lot: Lot, attempt: int) -> Scenes:
+        """Return the smooth lens with a draw of substructure, the heaviest subhalos first."""
         if self.label == CDM:
-            scenes = dataclasses.replace(smooth, subhalos=draw_subhalos(lot, attempt))
-        else:
-            scenes = dataclasses.replace(smooth, rods=draw_rods(lot, attempt))
-        if not lot.settings.substructure.is_compensated:
+            return dataclasses.replace(lot.macro.scenes, subhalos=draw_subhalos(lot, attempt))
+        return dataclasses.replace(lot.macro.scenes, rods=draw_rods(lot, attempt))
+
+    def _compensated(self, scenes: Scenes) -> Scenes:
+        """Return the scenes with the main lens that substructure leaves."""
+        if not self.lot.settings.substructure.is_compensated:
             return scenes
         return dataclasses.replace(scenes, theta_e=compensated_theta_e(scenes))
 

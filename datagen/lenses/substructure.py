@@ -61,7 +61,7 @@ class Lot:
 
 
 def draw_subhalos(lot: Lot, attempt: int) -> Subhalos:
-    """Draw the subhalos of images of the class cdm."""
+    """Draw the subhalos of images of the class cdm, the heaviest first."""
     cdm = lot.settings.substructure.cdm
     name = f"cdm_{attempt}"
     theta2_per_msun = lot.theta2_per_msun()
@@ -84,6 +84,8 @@ def draw_subhalos(lot: Lot, attempt: int) -> Subhalos:
     if wanted is not None and cdm.n_subhalos is not None:
         total = mass.sum(-1).clamp_min(cdm.m_min)
         mass = mass * (wanted / theta2_per_msun / total)[:, None]
+    # Places do not depend on masses: sorting these alone puts the heaviest first.
+    mass = mass.sort(dim=-1, descending=True).values
     u, v = lot.uniform(f"{name}_radius", n_most), lot.uniform(f"{name}_direction", n_most)
     x, y = lot.places(u, v)
     if cdm.radius_arcsec is not None:
