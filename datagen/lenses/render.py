@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from scipy.fft import next_fast_len
@@ -32,6 +32,10 @@ from datagen.lenses.scene import PROFILES, Rods, Scenes, Sersics, Subhalos
 # Square of the radius inside which subhalos are softened [arcsec^2]: keeps rounding below 0.1"
 # where a ray hits a point mass.
 _CORE2 = {torch.float32: 1e-8, torch.float64: 1e-16}
+# Subhalos whose deflection is finite, so that it can be interpolated between centres of pixels.
+_INTERPOLATED = ("sis", "tnfw")
+# Pixels beyond the border that cubic interpolation needs.
+_MARGIN = 2
 # Rays x subhalos evaluated at once; on the CPU what stays in the cache of one core.
 _CHUNK_CPU, _CHUNK_GPU = 2**17, 2**27
 
@@ -44,8 +48,9 @@ class Grid:
         side: [px].
         pixel_scale: [arcsec/px].
         supersampling: Rays per pixel and axis; a pixel is the sum over its rays. Compact sources
-            need it: with r_eff 0.1 to 0.2 arcsec and pixels of 0.1 arcsec, pixels are wrong by 16 %
-            of the peak (median of the largest errors) with one ray, by 3, 1 and 0.5 % with 2, 3, 4.
+            need it: in scenes of the preset `fair`, pixels are wrong by 24 % of the peak (median of
+            the largest errors) with one ray, by 6 and 1.5 % with 2 and 4; by 5, 0.6 and 0.05 % if
+            all Sersic indices are at most 1.
     """
 
     side: int
@@ -74,6 +79,28 @@ class Grid:
         steps = torch.arange(self.n_rays, dtype=like.dtype, device=like.device)
         return (steps - 0.5 * (self.n_rays - 1)) * self.ray_scale
 
+    def nodes(self, like: Tensor) -> Tensor:
+        """Return where deflections are known that are interpolated [arcsec], (side + 4,).
+
+        The centres of the pixels, and of two more beyond each border.
+        """
+        n = self.side + 2 * _MARGIN
+        steps = torch.arange(n, dtype=like.dtype, device=like.device)
+        return (steps - 0.5 * (n - 1)) * self.pixel_scale
+
+    def interpolation(self, like: Tensor) -> Tensor:
+        """Return the weights of the nodes for each ray along one axis, (n_rays, side + 4).
+
+        Cubic polynomials through the four nearest nodes (Lagrange).
+        """
+        rays = torch.arange(self.n_rays, dtype=torch.float64, device=like.device)
+        nodes = torch.arange(self.side + 2 * _MARGIN, dtype=torch.float64, device=like.device)
+        # in pixels
+        d = ((rays[:, None] + 0.5) / self.supersampling - 0.5 + _MARGIN - nodes).abs()
+        near, far = (1.0 - d**2) * (2.0 - d) / 2.0, (1.0 - d) * (2.0 - d) * (3.0 - d) / 6.0
+        weights = torch.where(d < 1.0, near, far).masked_fill(d >= 2.0, 0.0)
+        return weights.to(like.dtype)
+
     def chunks(self, n_images: int, like: Tensor) -> Iterator[slice]:
         """Yield the images whose planes fit the working memory of one operation."""
         return _slices(n_images, self.n_rays**2, like)
@@ -81,6 +108,10 @@ class Grid:
 
 def render(scenes: Scenes, grid: Grid, psf: Tensor | None = None) -> Tensor:
     """Return noise-free images.
+
+    With several rays per pixel, the deflection of subhalos that are not points is evaluated at the
+    centres of the pixels and interpolated to the rays: in fair scenes with 4 rays, pixels differ by
+    0.3 % of the peak at most from those of all rays, for a tenth of the time.
 
     Args:
         scenes: B scenes.
@@ -106,7 +137,7 @@ def _slices(n: int, size: int, like: Tensor) -> Iterator[slice]:
 def _render(scenes: Scenes, grid: Grid, psf: Tensor | None) -> Tensor:
     axis = grid.axis(scenes.theta_e)
     x, y = axis[None, None, :], axis[None, :, None]
-    alpha_x, alpha_y = deflection(scenes, axis)
+    alpha_x, alpha_y = _ray_deflection(scenes, grid)
     image = surface_brightness(scenes.source, x - alpha_x, y - alpha_y)
     if scenes.lens_light is not None:
         image = image + surface_brightness(scenes.lens_light, x, y)
@@ -163,6 +194,17 @@ def deflection(scenes: Scenes, axis: Tensor) -> Vector:
     if scenes.rods is not None:
         alpha = _sum(alpha, _rod_deflection(scenes.rods, axis))
     return alpha
+
+
+def _ray_deflection(scenes: Scenes, grid: Grid) -> Vector:
+    """Return the total deflection at the rays; that of many smooth subhalos is interpolated."""
+    axis, halos = grid.axis(scenes.theta_e), scenes.subhalos
+    if halos is None or halos.profile not in _INTERPOLATED or grid.supersampling == 1:
+        return deflection(scenes, axis)
+    weights = grid.interpolation(axis)
+    at_x, at_y = subhalo_deflection(halos, grid.nodes(axis))
+    rest = deflection(replace(scenes, subhalos=None), axis)
+    return _sum(rest, (weights @ at_x @ weights.T, weights @ at_y @ weights.T))
 
 
 def _sum(a: Vector, b: Vector) -> Vector:

@@ -14,10 +14,14 @@ from scipy.special import gamma, gammainc
 
 from datagen.errors import ConfigError
 from datagen.lenses import render as render_module
+from datagen.lenses.camera import Camera, first_halos
 from datagen.lenses.light import elliptical_r2, sersic, sersic_b, sersic_peak
 from datagen.lenses.observe import Psf, psf_kernel
+from datagen.lenses.prior import draw_macro
 from datagen.lenses.render import Grid, convolve, deflection, render, subhalo_deflection
 from datagen.lenses.scene import Multipoles, Rods, Scenes, Sersics
+from datagen.lenses.substructure import Lot, draw_subhalos
+from tests.datagen.lenses.presets import lens_preset
 
 MakeScenes = Callable[..., Scenes]
 GRID = Grid(side=41, pixel_scale=0.15)
@@ -82,6 +86,69 @@ def test_float32_images_are_those_of_float64(make_scenes: MakeScenes) -> None:
         image = render(make_scenes(4, 8, profile, dtype=torch.float32), GRID, PSF.float())
         assert image.dtype == torch.float32
         assert (image - exact).abs().max() < 2e-5 * exact.max()
+
+
+FAIR = {"imaging__side": 41, "macro__theta_e": "1.0", "imaging__supersampling": 2}
+
+
+def fair_scenes(n_images: int, n_halos: int, profile: str = "tnfw") -> Scenes:
+    """Scenes of the preset fair with the heaviest of their subhalos."""
+    settings = lens_preset("fair", substructure__cdm__profile=profile, **FAIR)
+    index = torch.arange(n_images)
+    macro = draw_macro(settings, 3, index, torch.ones_like(index))
+    camera = Camera.build(settings.imaging, "cpu", torch.float64)
+    subhalos = draw_subhalos(Lot(settings, 3, index, macro), 0)
+    lit = camera.expose(macro.scenes, macro).scenes
+    return dataclasses.replace(lit, subhalos=first_halos(subhalos, n_halos))
+
+
+def fair_images(scenes: Scenes, n_rays: int) -> torch.Tensor:
+    """The scenes as the preset sees them, with `n_rays` per pixel and axis."""
+    grid = Grid(41, 0.1, n_rays)
+    psf = psf_kernel(Psf("gaussian", 0.15, 0.45, 0.0), grid.ray_scale)
+    return render(scenes, grid, psf.to(scenes.theta_e))
+
+
+def errors(ours: torch.Tensor, exact: torch.Tensor) -> tuple[float, float]:
+    """Largest error of a pixel over the peak, and largest chi2 with sky 1 and gain 1."""
+    largest = ((ours - exact).abs().amax((1, 2, 3)) / exact.amax((1, 2, 3))).max()
+    chi2 = ((ours - exact) ** 2 / (1.0 + exact)).sum((1, 2, 3)).max()
+    return float(largest), float(chi2)
+
+
+@pytest.mark.parametrize("profile", ["sis", "tnfw"])
+def test_interpolated_deflections_give_the_images_of_all_rays(
+    monkeypatch: pytest.MonkeyPatch, profile: str
+) -> None:
+    scenes = fair_scenes(4, 30, profile)
+    ours = fair_images(scenes, 4)
+    single = fair_images(scenes.to("cpu", torch.float32), 4)
+    assert (single - ours).abs().max() < 2e-5 * ours.max()
+    monkeypatch.setattr(render_module, "_INTERPOLATED", ())
+    error, chi2 = errors(ours, fair_images(scenes, 4))
+    assert 0.0 < error < 5e-3
+    assert chi2 < 0.1
+
+
+def test_images_converge_with_rays() -> None:
+    scenes = fair_scenes(8, 10)
+    source = dataclasses.replace(scenes.source, n=scenes.source.n.clamp(max=1.0))
+    scenes = dataclasses.replace(scenes, source=source)
+    exact = fair_images(scenes, 8)
+    (one, one_chi2), (four, four_chi2) = (errors(fair_images(scenes, n), exact) for n in (1, 4))
+    assert one > 0.05
+    assert one_chi2 > 10.0
+    assert four < 5e-3
+    assert four_chi2 < 0.05
+
+
+def test_interpolation_is_exact_for_cubic_polynomials() -> None:
+    for n_rays in (2, 3, 4):
+        grid = Grid(7, 0.1, n_rays)
+        like = torch.zeros(1, dtype=torch.float64)
+        nodes, rays = grid.nodes(like), grid.axis(like)
+        cubic, expected = (1.0 + x - 20.0 * x**2 + 300.0 * x**3 for x in (nodes, rays))
+        torch.testing.assert_close(grid.interpolation(like) @ cubic, expected)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
