@@ -23,6 +23,7 @@ from tests.datagen.lenses.presets import lens_preset
 SMALL = {
     "imaging__side": 33,
     "imaging__pixel_scale": 0.16,
+    "imaging__supersampling": 1,
     "substructure__cdm__profile": "sis",
     "substructure__cdm__mass_fraction": "uniform(0.001, 0.01)",
 }
@@ -50,6 +51,14 @@ def test_bits_do_not_depend_on_batch_and_order(settings: LensSettings, made: Sim
         order = torch.argsort(column if name == "X" else again.substructure["X"])
         whole = made.substructure[name][rows]
         assert torch.equal(column[order], whole[torch.argsort(made.substructure["X"][rows])])
+
+
+def test_bits_do_not_depend_on_the_batch_with_several_rays_per_pixel() -> None:
+    few = SMALL | {"imaging__side": 17, "imaging__pixel_scale": 0.3, "imaging__supersampling": 2}
+    settings = lens_preset("fair", **few, substructure__min_delta_chi2=0.0)
+    some = torch.tensor([70, 4])
+    whole, again = (simulate(index, settings, "cpu", 4) for index in (torch.arange(80), some))
+    assert torch.equal(again.images, whole.images[some])
 
 
 def test_bits_do_not_depend_on_the_number_of_threads(
@@ -155,6 +164,7 @@ def test_lens_light_and_bands_add_light() -> None:
     ratio = bright.images.sum((1, 2, 3)) / dark.images.sum((1, 2, 3))
     assert torch.allclose(ratio, torch.full_like(ratio, 1.5), atol=0.1)
     few = {"imaging__side": 17, "imaging__pixel_scale": 0.3, "source__n_clumps": 2}
+    few |= {"imaging__supersampling": 1}
     few |= {"substructure__cdm__profile": "point", "substructure__cdm__n_subhalos": 5.0}
     colour = Simulator(lens_preset("model_4", **few), 4)(torch.arange(3))
     assert colour.images.shape == (3, 3, 17, 17)
