@@ -147,6 +147,8 @@ def _render(scenes: Scenes, grid: Grid, psf: Tensor | None) -> Tensor:
 def to_pixels(brightness: Tensor, grid: Grid, psf: Tensor | None) -> Tensor:
     """Turn surface brightness on rays into blurred counts per pixel.
 
+    A PSF that is a product of functions of x and y, such as a Gaussian, costs two matrix products.
+
     Args:
         brightness: [counts/arcsec^2], (B, R, R).
         grid: Pixels and rays.
@@ -156,12 +158,35 @@ def to_pixels(brightness: Tensor, grid: Grid, psf: Tensor | None) -> Tensor:
         (B, 1, side, side).
     """
     image = brightness * grid.ray_scale**2
+    factors = None if psf is None else _factors(psf)
+    if factors is not None:
+        rows, columns = (_blurred_sums(kernel, grid) for kernel in factors)
+        return (rows @ image @ columns.T)[:, None]
     if psf is not None:
         image = convolve(image, psf)
     step = grid.supersampling
     if step > 1:
         image = torch.nn.functional.avg_pool2d(image, step, divisor_override=1)
     return image[:, None]
+
+
+def _factors(psf: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Return the kernels along y and x whose product the PSF is; None if it is not, or is wrong."""
+    if psf.ndim != 2 or psf.shape[0] != psf.shape[1] or len(psf) % 2 == 0:
+        return None
+    along_y, along_x = psf.sum(1) / psf.sum(), psf.sum(0)
+    error = (psf - along_y[:, None] * along_x).abs().max()
+    is_product = bool(error <= 8.0 * torch.finfo(psf.dtype).eps * psf.max())
+    return (along_y, along_x) if is_product else None
+
+
+def _blurred_sums(kernel: Tensor, grid: Grid) -> Tensor:
+    """Return the weights of the rays in each pixel along one axis, (side, n_rays)."""
+    rays = torch.arange(grid.n_rays, device=kernel.device)
+    offset = rays[:, None] - rays + len(kernel) // 2
+    is_inside = (offset >= 0) & (offset < len(kernel))
+    weights = kernel[offset.clamp(0, len(kernel) - 1)] * is_inside
+    return weights.reshape(grid.side, grid.supersampling, grid.n_rays).sum(1)
 
 
 def _column(values: Tensor) -> Tensor:

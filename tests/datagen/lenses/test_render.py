@@ -18,7 +18,7 @@ from datagen.lenses.camera import Camera, first_halos
 from datagen.lenses.light import elliptical_r2, sersic, sersic_b, sersic_peak
 from datagen.lenses.observe import Psf, psf_kernel
 from datagen.lenses.prior import draw_macro
-from datagen.lenses.render import Grid, convolve, deflection, render, subhalo_deflection
+from datagen.lenses.render import Grid, convolve, deflection, render, subhalo_deflection, to_pixels
 from datagen.lenses.scene import Multipoles, Rods, Scenes, Sersics
 from datagen.lenses.substructure import Lot, draw_subhalos
 from tests.datagen.lenses.presets import lens_preset
@@ -241,6 +241,16 @@ def test_convolution_keeps_the_flux_and_is_that_of_scipy() -> None:
         np.testing.assert_allclose(blurred[row], expected, atol=1e-13)
 
 
+def test_gaussian_and_other_kernels_blur_alike() -> None:
+    grid = Grid(9, 0.2, 3)
+    image = torch.rand(2, 27, 27, dtype=torch.float64)
+    across = torch.rand(7, dtype=torch.float64)
+    for kernel in (torch.outer(across, across.flip(0) ** 2), torch.rand(7, 7).double()):
+        blurred = convolve(image * grid.ray_scale**2, kernel)
+        expected = blurred.reshape(2, 1, 9, 3, 9, 3).sum((3, 5))
+        torch.testing.assert_close(to_pixels(image, grid, kernel), expected)
+
+
 def test_light_at_the_border_does_not_come_back_on_the_other_side() -> None:
     image = torch.zeros(1, 30, 30)
     image[0, 0, 29] = 1.0
@@ -290,7 +300,7 @@ def test_wrong_grids_kernels_and_profiles_are_named(make_scenes: MakeScenes) -> 
     with pytest.raises(ConfigError, match="pixel_scale = -1, but it must be positive"):
         Grid(10, -1)
     with pytest.raises(ConfigError, match=r"psf has shape \(4, 4\)"):
-        render(make_scenes(1), GRID, torch.ones(4, 4))
+        render(make_scenes(1), GRID, torch.full((4, 4), 1.0 / 16.0))
     wrong = make_scenes(1, 2, "nfw")
     with pytest.raises(ConfigError, match="profile = nfw, but it must be one of point, sis, tnfw"):
         render(wrong, GRID)
