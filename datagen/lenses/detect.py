@@ -7,21 +7,19 @@ left of the chi2 of d after a linear refit of all smooth parameters.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from datagen.lenses.render import Grid, deflection, render, surface_brightness, to_pixels
+from datagen.lenses.derivatives import lens_derivatives, light_derivatives
+from datagen.lenses.render import Grid, deflection, render, to_pixels
 from datagen.lenses.scene import Scenes, Sersics
 
 # Directions whose singular value is below this share of the largest one are left out.
 _RANK_TOLERANCE = 1e-9
 # Smallest ellipticity at which derivatives are taken: at 0 the angle is undefined.
 _MIN_ELLIPTICITY = 1e-3
-# Step of the central differences, in float64, for parameters of order 0.1 to 1.
-_STEP = 1e-5
 _N_LENS, _N_SERSIC = 7, 7
 
 
@@ -97,8 +95,8 @@ def _shape(e1: Tensor, e2: Tensor) -> tuple[Tensor, Tensor]:
 def smooth_jacobian(scenes: Scenes, grid: Grid, psf: Tensor | None, has_sky: bool) -> Tensor:
     """Return the derivatives of the smooth images with respect to `smooth_parameters`.
 
-    Central differences of the deflection and of the light, joined by the chain rule: a parameter p
-    of the lens changes the light at a ray by -grad S . d alpha / d p.
+    Closed forms for the deflection and the light, joined by the chain rule: a parameter p of the
+    lens changes the light at a ray by -grad S . d alpha / d p.
 
     Args:
         scenes: B scenes; their substructure is left out.
@@ -111,13 +109,12 @@ def smooth_jacobian(scenes: Scenes, grid: Grid, psf: Tensor | None, has_sky: boo
     """
     smooth = scenes.without_substructure().to(scenes.theta_e.device, torch.float64)
     psf = None if psf is None else psf.double()
-    blocks = [
-        torch.stack(
-            [to_pixels(plane, grid, psf).flatten(1) for plane in _derivatives(smooth[rows], grid)],
-            2,
-        )
-        for rows in grid.chunks(len(smooth), smooth.theta_e)
-    ]
+    smooth = with_parameters(smooth, smooth_parameters(smooth))  # off ellipticity 0
+    blocks = []
+    for rows in grid.chunks(len(smooth), smooth.theta_e):
+        planes = torch.stack(_derivatives(smooth[rows], grid), 1)
+        images = to_pixels(planes.flatten(0, 1), grid, psf)
+        blocks.append(images.reshape(*planes.shape[:2], -1).mT)
     jacobian = torch.cat(blocks)
     return torch.nn.functional.pad(jacobian, (0, 1), value=1.0) if has_sky else jacobian
 
@@ -127,32 +124,13 @@ def _derivatives(smooth: Scenes, grid: Grid) -> list[Tensor]:
     axis = grid.axis(smooth.theta_e)
     x, y = axis[None, None, :], axis[None, :, None]
     alpha_x, alpha_y = deflection(smooth, axis)
-    source = _light_derivatives(smooth.source, x - alpha_x, y - alpha_y)
+    source = light_derivatives(smooth.source, x - alpha_x, y - alpha_y)
     # moving a component is moving all rays the other way
     slope_x, slope_y = (-sum(source[k::_N_SERSIC], torch.zeros_like(alpha_x)) for k in (0, 1))
-    bends = _central(
-        lambda values: torch.stack(deflection(_with_lens(smooth, values), axis)),
-        _lens_parameters(smooth),
-    )
+    bends = lens_derivatives(smooth, (alpha_x, alpha_y), axis)
     lens = [-(slope_x * bend[0] + slope_y * bend[1]) for bend in bends]
     light = smooth.lens_light
-    return lens + source + ([] if light is None else _light_derivatives(light, x, y))
-
-
-def _light_derivatives(light: Sersics, x: Tensor, y: Tensor) -> list[Tensor]:
-    def brightness(values: Tensor) -> Tensor:
-        return surface_brightness(_sersics(values[:, None]), x, y)
-
-    components = _sersic_parameters(light).unbind(1)
-    return [plane for values in components for plane in _central(brightness, values)]
-
-
-def _central(function: Callable[[Tensor], Tensor], parameters: Tensor) -> Iterator[Tensor]:
-    """Yield the derivative of the function with respect to each column of the parameters."""
-    for k in range(parameters.shape[1]):
-        shift = torch.zeros_like(parameters)
-        shift[:, k] = _STEP
-        yield (function(parameters + shift) - function(parameters - shift)) / (2.0 * _STEP)
+    return lens + source + ([] if light is None else light_derivatives(light, x, y))
 
 
 def range_basis(jacobian: Tensor, variance: Tensor) -> Tensor:

@@ -151,7 +151,7 @@ class _Search:
     def run(self) -> tuple[_Drawn, Tensor]:
         """Return the chosen draw of each image, and how many there were, (B,)."""
         chosen, n_draws = self._choose()
-        groups = [torch.nonzero(chosen == k)[:, 0] for k in chosen.unique().tolist()]
+        groups = [torch.nonzero(chosen == k)[:, 0] for k in sorted(set(chosen.tolist()))]
         parts = [self._whole(rows, int(chosen[rows[0]])) for rows in groups]
         order = torch.argsort(torch.cat(groups))
         scenes = [scene for part in parts for scene in part.scenes]

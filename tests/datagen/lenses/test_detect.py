@@ -17,7 +17,7 @@ from datagen.lenses.detect import (
 )
 from datagen.lenses.observe import Psf, psf_kernel
 from datagen.lenses.render import Grid, render
-from datagen.lenses.scene import Scenes, Sersics
+from datagen.lenses.scene import Multipoles, Scenes, Sersics
 
 MakeScenes = Callable[..., Scenes]
 GRID = Grid(33, 0.15)
@@ -58,6 +58,28 @@ def test_derivatives_are_those_of_differences(make_scenes: MakeScenes) -> None:
         error = (jacobian[..., k] - expected).abs().max() / expected.abs().max()
         assert error < 1e-3, k  # rays that pass a cusp see higher derivatives
     assert (jacobian[..., 21] == 1.0).all()
+
+
+def test_derivatives_give_the_delta_chi2_of_differences(make_scenes: MakeScenes) -> None:
+    """With all parts of the smooth model, on two rays per pixel, to 1e-4."""
+    grid = Grid(33, 0.15, 2)
+    psf = psf_kernel(Psf("gaussian", 0.3, 0.9, 2.5), grid.ray_scale)
+    waves = Multipoles(torch.full((3, 2), 0.01).double(), torch.full((3, 2), 0.4).double())
+    scenes = dataclasses.replace(with_lens_light(make_scenes(3, 3, "tnfw")), multipoles=waves)
+    variance = 0.02 + 0.01 * render(scenes, grid, psf)
+    smooth, step = scenes.without_substructure(), 1e-6
+    parameters = smooth_parameters(smooth)
+    shifts = step * torch.eye(21, dtype=torch.float64)
+    ends = (
+        [render(with_parameters(smooth, parameters + s), grid, psf) for s in (d, -d)]
+        for d in shifts
+    )
+    columns = [((above - below) / (2.0 * step)).flatten(1) for above, below in ends]
+    difference = render(scenes, grid, psf) - render(smooth, grid, psf)
+    basis = range_basis(torch.stack(columns, 2), variance)
+    expected = residual_chi2(difference, variance, basis)
+    ours = delta_chi2(scenes, grid, psf, variance)
+    torch.testing.assert_close(ours, expected, rtol=1e-4, atol=0.0)
 
 
 @pytest.mark.parametrize("has_sky", [False, True])
