@@ -30,7 +30,6 @@ def module(data_dir: Path, **more: object) -> LensesDataModule:
         "seed": 1,
         "splits": SPLITS,
         "n_train": None,
-        "min_delta_chi2": 0.0,
         "side": None,
         "stretch": STRETCH,
         "in_memory": False,
@@ -90,15 +89,6 @@ def test_fewer_training_images_are_among_more(lenses_dir: Path) -> None:
         module(lenses_dir, n_train=80).card()
 
 
-def test_weak_substructure_is_left_out(lenses_dir: Path) -> None:
-    data = module(lenses_dir, min_delta_chi2=40.0)
-    index = np.concatenate(list(data.numbers.values()))
-    assert ((index % 3 == 0) | (index >= 40)).all()
-    assert len(index) == 30 + np.sum((np.arange(90) % 3 > 0) & (np.arange(90) >= 40))
-    with pytest.raises(ConfigError, match=r"every class .* cdm = 0, vortex = 0; .*min_delta_chi2"):
-        module(lenses_dir, min_delta_chi2=1e6).card()
-
-
 def test_a_public_validation_set_tests(public_dir: Path) -> None:
     data = module(public_dir)
     names = {s: [data.images.names[n] for n in numbers] for s, numbers in data.numbers.items()}
@@ -136,9 +126,9 @@ def test_cards_and_hashes(lenses_dir: Path) -> None:
     assert card["n_train"] == len(module(lenses_dir).numbers["train"])
     hashes = {
         module(lenses_dir, **change).card()["data_hash"]
-        for change in ({}, {"seed": 2}, {"n_train": 30}, {"min_delta_chi2": 40.0})
+        for change in ({}, {"seed": 2}, {"n_train": 30})
     }
-    assert len(hashes) == 4
+    assert len(hashes) == 3
     data = module(lenses_dir)
     assert data.data_hash(1, SPLITS) == card["data_hash"]
 
