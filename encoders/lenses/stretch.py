@@ -13,10 +13,9 @@ from torch.nn.functional import pad
 
 from datagen.errors import ConfigError
 from encoders.lenses.preprocessing import Preprocessing
+from encoders.statistics import MAD_TO_SIGMA
 
 KINDS = ("asinh", "linear")
-# Standard deviation / median absolute deviation of a normal distribution.
-MAD_TO_SIGMA = 1.4826
 
 
 class Stretch(nn.Module):
