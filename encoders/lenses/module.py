@@ -117,10 +117,6 @@ class LensModule(LightningModule):
                     part.eval()
         return self
 
-    def on_train_epoch_start(self) -> None:
-        """Forget the images of the epoch before."""
-        self.running.reset()
-
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of a batch."""
         images, labels = self._augmented(self.stretched(batch["images"]), batch), batch["labels"]
@@ -153,6 +149,8 @@ class LensModule(LightningModule):
         }
         if self.running.update_called:
             values |= {f"train/{name}": value for name, value in self.running.compute().items()}
+            # Not at the start of an epoch: a validation may come after half of one, or after two.
+            self.running.reset()
         self._log(values | {"val/temperature": float(self.temperature)})
 
     def on_test_epoch_start(self) -> None:

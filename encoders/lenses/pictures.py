@@ -23,7 +23,9 @@ DPI = 100
 CHANCE: dict[str, Any] = {"color": "0.6", "linewidth": 0.8, "linestyle": "--"}
 
 
-def draw_history(epochs: Sequence[int], values: Mapping[str, Sequence[float]], name: str) -> Figure:
+def draw_history(
+    epochs: Sequence[float], values: Mapping[str, Sequence[float]], name: str
+) -> Figure:
     """Draw a figure of training and validation against the epoch.
 
     Args:
