@@ -131,6 +131,23 @@ def test_changed_images_of_equal_size_are_classified_again(
     assert changed == ["parts/lenses_000001.fits", "predictions.fits"]
 
 
+def test_a_repaired_truth_is_read_again(dataset: Path, tmp_path: Path, predict: Predict) -> None:
+    path = dataset / "truth" / "lenses_000001.fits"
+    size = path.stat().st_size
+    predict()
+    with fits.open(path, mode="update") as hdus:
+        hdus["LENSES"].data["CLASS"] = 2
+    assert path.stat().st_size == size
+    assert predict() == 0
+    table = read_result(tmp_path / "out" / "predictions.fits").predictions
+    assert set(table["TRUE_CLASS"][10:20]) == {"vortex"}
+    assert set(table["TRUE_CLASS"][20:]) == {"no_sub", "cdm", "vortex"}
+    path.unlink()
+    assert predict() == 0
+    table = read_result(tmp_path / "out" / "predictions.fits").predictions
+    assert set(table["TRUE_CLASS"][10:20]) == {""}
+
+
 def test_damage_is_listed_and_repaired_images_are_done(
     dataset: Path, tmp_path: Path, predict: Predict
 ) -> None:
@@ -252,6 +269,31 @@ def test_pixel_scale_of_a_fits_image_is_checked(tmp_path: Path, predict: Predict
     assert failed["id"].tolist() == ["1.fits"]
     assert failed["reason"][0].startswith("expected pixels of 0.1 arcsec, with which the encoder")
     assert "but got 0.05 arcsec" in failed["reason"][0]
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"CUNIT1": "bogus", "CDELT1": 1.0},
+        {"CTYPE1": "RA---XXX", "CTYPE2": "DEC--XXX"},
+        {"CD1_1": 0.0, "CD1_2": 0.0, "CD2_1": 0.0, "CD2_2": 0.0},
+        {"CTYPE1": "RA---TAN-SIP", "CTYPE2": "DEC--TAN-SIP", "CD1_1": 1.0, "A_ORDER": 2},
+        {"CTYPE1": "GLON-TAN"},
+    ],
+)
+def test_an_odd_header_is_the_failure_of_one_image(
+    tmp_path: Path, predict: Predict, odd: dict[str, object]
+) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    header = fits.Header({"CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN"})
+    header.update(odd)
+    fits.writeto(folder / "0.fits", np.ones((9, 9), np.float32), header)
+    fits.writeto(folder / "1.fits", np.ones((9, 9), np.float32))
+    assert predict(cached_data_path=str(folder)) == JOBS_FAILED
+    failed = Table.read(tmp_path / "out" / "failed.ecsv")
+    assert failed["id"].tolist() == ["0.fits"]
+    assert "WCS" in failed["reason"][0] or "expected pixels" in failed["reason"][0]
 
 
 @pytest.mark.parametrize(
