@@ -9,7 +9,7 @@ from pathlib import Path
 
 from datagen import files
 from datagen.errors import ConfigError, DataNotFoundError
-from datagen.lenses.format import CLASSES, image_files
+from datagen.lenses.format import CLASSES, image_files, truth_of
 from encoders.data import SPLITS, assign_split
 from encoders.lenses.public import ImageRecord, list_images
 
@@ -46,8 +46,8 @@ class Part:
         wanted: Only images of this split, or None; matters for files with many images.
         training: Tells the split of each image in a file with many images.
         is_shard: Whether it is a file of `data_gen=lenses`.
-        sizes: Of each file [bytes].
-        mtimes_ns: When each file was changed.
+        sizes: Of each file, and of the truth of a file with many images [bytes].
+        mtimes_ns: When each of these was changed.
     """
 
     name: str
@@ -133,7 +133,7 @@ def _shard(path: Path, listing: Listing) -> Part:
             allowed="null",
         )
     ids, known = (_id(path, listing.folder),), (listing.split, listing.training, True)
-    return Part(path.stem, (path,), ids, ("",), "", *known, *_look_at([path]))
+    return Part(path.stem, (path,), ids, ("",), "", *known, *_look_at([path, truth_of(path)]))
 
 
 def _batches(listing: Listing, records: Sequence[ImageRecord]) -> list[Part]:
