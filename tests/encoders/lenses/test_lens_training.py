@@ -139,7 +139,6 @@ def spoil(folder: Path, image: Any) -> Path:  # noqa: ANN401 - whatever numpy ca
             ConfigError,
             r"data\.n_train to take at most .* n_train = 1",
         ),
-        ("none", ["data.min_delta_chi2=5"], ConfigError, r"min_delta_chi2 = 0 for images without"),
         ("none", ["data.stretch.kind=log"], ConfigError, r"asinh, linear, but got kind = log"),
         ("none", ["data.stretch.softening=-1"], ConfigError, r"softening > 0 or null"),
         ("none", ["data.stretch.steps=[blur]"], ConfigError, r"expected steps of .*'blur'"),
