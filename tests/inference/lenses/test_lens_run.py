@@ -13,13 +13,16 @@ from lightning import LightningModule
 
 from conf.running import JOBS_FAILED
 from datagen.errors import CheckpointError, ConfigError, DataNotFoundError
-from datagen.files import content_hash, read_json
+from datagen.files import read_json, write_json
 from datagen.lenses.format import read_settings
 from encoders.data import assign_split
+from encoders.lenses.data import LensesDataModule
+from encoders.lenses.identity import identity_of
 from inference.engine import run
 from inference.lenses.run import LensRun
 from inference.lenses.settings import LensSettings
 from inference.lenses.table import read_result
+from inference.lenses.training import training_of
 
 Predict = Callable[..., int]
 SHA = "a" * 64
@@ -234,6 +237,17 @@ def test_single_images_are_dealt_into_parts(
         predict(cached_data_path=str(folder), split="train")
 
 
+SPLITS = {"train": 0.5, "val": 0.2, "test": 0.3}
+
+
+def card_of(dataset: Path, n_train: int | None) -> dict[str, object]:
+    """What a training on the images of a folder says of them."""
+    stretch = {"kind": "linear", "softening": None, "steps": [], "threshold": 0.1, "n_images": 4}
+    data = LensesDataModule(str(dataset), 4, 0, 4, SPLITS, n_train, None, stretch, False)
+    card = data.card()
+    return {key: card[key] for key in ("identity", "split_seed", "splits", "n_train", "data_hash")}
+
+
 def test_images_that_trained_are_told_from_those_that_test(
     dataset: Path, tmp_path: Path, predict: Predict, module: LightningModule
 ) -> None:
@@ -241,12 +255,10 @@ def test_images_that_trained_are_told_from_those_that_test(
         predict(split="test")
     assert predict() == 0
     assert set(read_result(tmp_path / "out/predictions.fits").predictions["SPLIT"]) == {""}
-    splits = {"train": 0.5, "val": 0.2, "test": 0.3}
-    same = content_hash(read_settings(dataset))
-    module.card |= {"identity": same, "split_seed": 4, "splits": splits}
+    module.card |= card_of(dataset, n_train=None)
     assert predict() == 0
     table = read_result(tmp_path / "out/predictions.fits").predictions
-    expected = [assign_split(f"lens_{number:09d}", 4, splits) for number in range(30)]
+    expected = [assign_split(f"lens_{number:09d}", 4, SPLITS) for number in range(30)]
     assert table["SPLIT"].tolist() == expected
     assert predict(split="test", output_dir=str(tmp_path / "test")) == 0
     tested = read_result(tmp_path / "test/predictions.fits").predictions
@@ -254,6 +266,32 @@ def test_images_that_trained_are_told_from_those_that_test(
     kept = table[[name == "test" for name in expected]]
     assert tested["ID"].tolist() == kept["ID"].tolist()
     np.testing.assert_allclose(tested["P_CDM"], kept["P_CDM"], atol=1e-6)
+
+
+def test_images_that_n_train_left_out_are_new(dataset: Path) -> None:
+    stretch = {"kind": "linear", "softening": None, "steps": [], "threshold": 0.1, "n_images": 4}
+    data = LensesDataModule(str(dataset), 4, 0, 4, SPLITS, 6, None, stretch, False)
+    card, whole = data.card(), card_of(dataset, n_train=None)
+    training = training_of(card, dataset)
+    trained = [n for n in range(30) if training.split_of(n) == "train"]
+    assert trained == data.numbers["train"].tolist()
+    assert len(trained) == 6
+    pool = [n for n in range(30) if training_of(whole, dataset).split_of(n) == "train"]
+    assert set(trained) < set(pool)
+    assert {training.split_of(n) for n in set(pool) - set(trained)} == {""}
+    # Whichever truth is lost: an image that trained is never new.
+    (dataset / "truth" / "lenses_000001.fits").unlink()
+    less = training_of(card, dataset)
+    assert all(less.split_of(n) == "train" for n in trained)
+    write_json(dataset / "settings.json", read_settings(dataset) | {"seed": 1})
+    assert not training_of(card, dataset).is_known
+
+
+def test_images_of_a_training_that_simulated_them_go_by_their_numbers(dataset: Path) -> None:
+    ranges = {"val": [0, 5], "test": [5, 10], "train": [10, 20]}
+    card = {"identity": identity_of(read_settings(dataset)), "ranges": ranges}
+    training = training_of(card, dataset)
+    assert [training.split_of(n) for n in (4, 5, 19, 20)] == ["val", "test", "train", ""]
 
 
 def test_pixel_scale_of_a_fits_image_is_checked(tmp_path: Path, predict: Predict) -> None:
