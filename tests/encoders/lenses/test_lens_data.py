@@ -91,6 +91,9 @@ def test_fewer_training_images_are_among_more(lenses_dir: Path) -> None:
         assert np.array_equal(numbers["test"], module(lenses_dir).numbers["test"])
     with pytest.raises(ConfigError, match=r"at most \d+ training images of class 0, but got"):
         module(lenses_dir, n_train=80).card()
+    with pytest.raises(ConfigError, match=r"n_train >= 3, an image of each class, .* n_train = 2"):
+        module(lenses_dir, n_train=2).card()
+    assert np.bincount(module(lenses_dir, n_train=3).numbers["train"] % 3).tolist() == [1, 1, 1]
 
 
 def test_a_public_validation_set_tests(public_dir: Path) -> None:
