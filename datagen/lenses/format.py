@@ -26,6 +26,7 @@ __all__ = [
     "check_finite",
     "image_files",
     "images_path",
+    "is_dataset",
     "read_images",
     "read_settings",
     "read_substructure",
@@ -62,6 +63,11 @@ def truth_of(image_path: Path) -> Path:
     """Return the name of the truth that belongs to a file of images."""
     path = Path(image_path)
     return path.parent.parent / "truth" / f"{path.stem}.fits"
+
+
+def is_dataset(folder: Path) -> bool:
+    """Tell whether `data_gen=lenses` made a folder."""
+    return (folder / "settings.json").is_file() and (folder / "images").is_dir()
 
 
 def image_files(folder: Path) -> list[Path]:

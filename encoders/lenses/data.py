@@ -6,7 +6,6 @@ The steps from a folder to a training set stand in `images`, `splits` and `stret
 from __future__ import annotations
 
 import functools
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from datagen.errors import ConfigError
-from datagen.files import content_hash
 from datagen.lenses.format import CLASSES
 from encoders.data import FILLER, LoaderOptions, check_splits
+from encoders.lenses.identity import training_hash
 from encoders.lenses.images import ImageSet, Numbers, open_images
 from encoders.lenses.loaders import TASK, SplitLoaders, check_count
 from encoders.lenses.splits import choose, deal
@@ -147,9 +146,7 @@ class LensesDataModule(SplitLoaders):
     def data_hash(self, seed: int, splits: Mapping[str, float]) -> str:
         """Identify the images that train with some seed and fractions of splits."""
         train = self._numbers(seed, splits)["train"]
-        names = "\n".join(self.images.names[number] for number in train)
-        digest = hashlib.sha256(names.encode()).hexdigest()
-        return content_hash({"identity": self.images.identity, "names": digest})
+        return training_hash(self.images.identity, [self.images.names[n] for n in train])
 
     def dataset(self, split: str) -> LensesDataset:
         """Return the images of a split: train, val or test."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from datagen.files import content_hash
@@ -45,6 +46,12 @@ def image_name(index: int) -> str:
     return f"lens_{index:09d}"
 
 
+def training_hash(identity: str, names: Iterable[str]) -> str:
+    """Identify the images that train, by their set and their names in its order."""
+    digest = hashlib.sha256("\n".join(names).encode()).hexdigest()
+    return content_hash({"identity": identity, "names": digest})
+
+
 def split_of(card: Mapping[str, Any], index: int) -> str:
     """Return what an image of the set of a card was in the training: train, val or test.
 
@@ -53,7 +60,8 @@ def split_of(card: Mapping[str, Any], index: int) -> str:
         index: Number of the image.
 
     Returns:
-        Empty if it had no part in a training that simulated its images.
+        Empty if it had no part in a training that simulated its images. Whether `data.n_train`
+        left a training image out is not known from its number alone.
     """
     if "ranges" not in card:
         return assign_split(image_name(index), card["split_seed"], card["splits"])

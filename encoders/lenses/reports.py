@@ -150,7 +150,7 @@ class LensReports(ReportCallback):
         }
         binned = self._binned(answers)
         if binned is not None:
-            drawn["delta_chi2"] = pictures.draw_detectability(binned, len(classes))
+            drawn["delta_chi2"] = pictures.draw_detectability({"class found": binned}, len(classes))
         return drawn
 
     def _binned(self, answers: Answers) -> BinnedAccuracy | None:
