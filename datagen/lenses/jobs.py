@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from datagen.errors import ConfigError
+from datagen.errors import ConfigError, DataFormatError
 from datagen.fields.version import VERSION
 from datagen.fields.wcs import Card
 from datagen.lenses import format as files
@@ -51,10 +51,22 @@ def _job(config: LensesConfig, number: int) -> Job:
 
 
 def make_file(config: LensesConfig, number: int) -> None:
-    """Simulate one file of images and write it with its truth."""
+    """Simulate one file of images and write it with its truth.
+
+    Raises:
+        DataFormatError: An image is not finite; nothing is written.
+    """
     folder, n = Path(config.data_dir), config.n_images_per_file
     simulator = Simulator(config.lens, config.seed, config.device, getattr(torch, config.dtype))
     made = simulator(torch.arange(number * n, (number + 1) * n))
+    is_fine = torch.isfinite(made.images).flatten(1).all(-1).cpu()
+    if not is_fine.all():
+        bad = int(made.truth["INDEX"][~is_fine][0])
+        raise DataFormatError(
+            f"expected finite pixels, but image {bad} of lens = {config.lens.name} has nan or inf; "
+            "its settings ask for something too large or too small for this pixel scale",
+            value=bad,
+        )
     meta: dict[str, Card] = {
         "SEED": config.seed,
         "PRESET": config.lens.name,

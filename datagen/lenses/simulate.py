@@ -124,7 +124,7 @@ class Simulator:
 
 @dataclass(frozen=True)
 class _Drawn:
-    """Scenes with substructure and the main lens that it leaves, one per image, and their images."""
+    """Scenes with substructure and the main lens that it leaves, one per image; their images."""
 
     scenes: list[Scenes]
     images: Tensor
