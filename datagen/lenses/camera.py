@@ -64,6 +64,11 @@ class Camera:
         return GROUP if self.device == "cpu" else 10**6
 
     @property
+    def has_noise(self) -> bool:
+        """Tell whether images have noise; doubled ones have none."""
+        return not self.imaging.is_doubled
+
+    @property
     def n_seconds(self) -> float:
         """Return the time of all exposures [s]."""
         return self.imaging.exposure_s * self.imaging.n_exposures
@@ -120,13 +125,16 @@ class Camera:
         else:
             rate = 10.0 ** (0.4 * (self.imaging.zero_point - macro.brightness))
             flux = rate * self.n_seconds
+        snr = flux * peak / (self.sky_variance() + self.per_count() * flux * peak).sqrt()
+        if not self.has_noise:
+            # What is added to itself has twice the light.
+            flux, snr = 2.0 * flux, torch.full_like(snr, torch.nan)
         source = dataclasses.replace(smooth.source, flux=smooth.source.flux * flux[:, None])
         light = smooth.lens_light
         images = unit * flux.to(unit)[:, None, None, None]
         if light is not None:
             light = dataclasses.replace(light, flux=light.flux * (flux * total)[:, None])
             images = images + self._lens_light(smooth, light)
-        snr = flux * peak / (self.sky_variance() + self.per_count() * flux * peak).sqrt()
         scenes = dataclasses.replace(smooth, source=source, lens_light=light)
         return Exposure(self, scenes, macro.source_colours, images, snr)
 
@@ -167,8 +175,8 @@ class Camera:
             noise: Random numbers of the sky.
             photons: Random numbers of the light.
         """
-        if self.imaging.is_doubled:
-            return (images + images).float()
+        if not self.has_noise:
+            return images.float()
         n = images[0].numel()
         normal = noise.normal(n).reshape(images.shape)
         uniform = photons.uniform(n).reshape(images.shape) if self.per_count() else None
@@ -203,7 +211,8 @@ class Exposure:
         scenes: Scenes without substructure, with their fluxes.
         colours: See `Camera.planes`.
         smooth: Noise-free images, (B, bands, side, side).
-        snr: Signal-to-noise ratio of the brightest pixel of the source, first band, (B,).
+        snr: Signal-to-noise ratio of the brightest pixel of the source, first band, (B,); NaN
+            without noise.
         basis: What a smooth model can change, see `datagen/lenses/detect.py`.
     """
 

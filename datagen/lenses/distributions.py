@@ -63,7 +63,8 @@ class Distribution:
         u = below + (up_to - below) * u
         is_normal = self.kind == "normal"
         standard: Tensor = torch.special.ndtri(u if is_normal else 0.5 + 0.5 * u)
-        return (a + b * standard if is_normal else a * standard).clamp(self.low, self.high)
+        value = a + b * standard if is_normal else a * standard
+        return value.clamp(self.low, self.high)
 
     def cdf(self, x: Tensor) -> Tensor:
         """Return the share of the distribution below `x`, any shape."""

@@ -133,6 +133,14 @@ class LensSettings:
         bands = self.imaging.bands
         check_keys("lens.source.colours", self.source.colours, bands, bands)
         check_keys("lens.source.clump_colours", self.source.clump_colours, bands, bands)
+        if self.imaging.is_doubled and self.substructure.min_delta_chi2 > 0.0:
+            raise ConfigError(
+                "expected lens.substructure.min_delta_chi2 = 0 with imaging.is_doubled = true, "
+                "since Delta chi2 needs noise, but got min_delta_chi2 = "
+                f"{self.substructure.min_delta_chi2:g}",
+                value=self.substructure.min_delta_chi2,
+                allowed=0.0,
+            )
         for flaw in self.flaws:
             self._check_flaw(flaw)
 

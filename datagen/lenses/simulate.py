@@ -39,7 +39,7 @@ class Simulated:
         images: Counts, (B, bands, side, side) float32.
         labels: Classes, (B,) int64.
         delta_chi2: Evidence for substructure beyond what a smooth lens explains, (B,) float32; 0
-            for the class no_sub, NaN where it was not asked for.
+            for the class no_sub, NaN where it was not asked for or images have no noise.
         truth: Columns of the table LENSES, (B,) each.
         substructure: Columns of the table SUBSTRUCTURE, one row per subhalo, rod or halo on the
             line of sight.
@@ -97,7 +97,7 @@ class Simulator:
         exposure = camera.expose(smooth, macro)
         images, theta_main = exposure.smooth.clone(), macro.scenes.theta_e.clone()
         substructure = settings.substructure
-        need = self.with_delta_chi2 and substructure.has_delta_chi2
+        need = self.with_delta_chi2 and substructure.has_delta_chi2 and camera.has_noise
         need = need or substructure.min_delta_chi2 > 0.0
         delta_chi2 = torch.full((len(index),), 0.0 if need else torch.nan, dtype=torch.float64)
         delta_chi2[labels == NO_SUB] = 0.0
@@ -151,7 +151,7 @@ class _Search:
     def run(self) -> tuple[_Drawn, Tensor]:
         """Return the chosen draw of each image, and how many there were, (B,)."""
         chosen, n_draws = self._choose()
-        groups = [torch.nonzero(chosen == k)[:, 0] for k in chosen.unique().tolist()]
+        groups = [torch.nonzero(chosen == k)[:, 0] for k in sorted(set(chosen.tolist()))]
         parts = [self._whole(rows, int(chosen[rows[0]])) for rows in groups]
         order = torch.argsort(torch.cat(groups))
         scenes = [scene for part in parts for scene in part.scenes]

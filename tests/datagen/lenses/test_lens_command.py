@@ -174,6 +174,12 @@ def test_bad_settings_are_refused(shipped: DictConfig, change: str, message: str
         build_settings(broken.data_gen, "data_gen")
 
 
+def test_images_without_noise_are_not_selected_by_it() -> None:
+    flawed = lens_preset("model_2", legacy_flaws=True, substructure__min_delta_chi2=9.0)
+    with pytest.raises(ConfigError, match=r"min_delta_chi2 = 0 with .* got min_delta_chi2 = 9"):
+        flawed.resolved()
+
+
 def test_bad_flaws_and_keys_of_plain_values_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"lens.flaws to name settings such as macro.q, but got"):
         lens_preset("fair", flaws={"macro.colour": 1})

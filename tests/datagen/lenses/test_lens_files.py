@@ -116,7 +116,7 @@ def test_wrong_truth_is_named(folder: Path) -> None:
         files.write_truth(path, columns | {name: values}, substructure_columns(4), META)
         with pytest.raises(DataFormatError, match=message):
             validate_lenses(folder)
-    unknown = columns | {"DELTA_CHI2": np.full(6, np.nan)}
+    unknown = columns | {name: np.full(6, np.nan) for name in ("DELTA_CHI2", "SNR")}
     files.write_truth(path, unknown, substructure_columns(4), META)
     validate_lenses(folder)
 
