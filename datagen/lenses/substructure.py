@@ -119,7 +119,10 @@ def draw_line_of_sight(lot: Lot) -> Subhalos | None:
 
 
 def _halos(lot: Lot, x: Tensor, y: Tensor, mass: Tensor, theta2: Tensor, z: Tensor) -> Subhalos:
-    """Give halos of the given masses [Msun] their radii [arcsec]; all (B, n)."""
+    """Give halos of the given masses [Msun] their radii [arcsec]; all (B, n).
+
+    The mass is that of the whole truncated profile; its radii are those of a halo of that M_200.
+    """
     cdm = lot.settings.substructure.cdm
     scale = halos.kpc_per_arcsec(z)
     some = mass.clamp_min(1.0)
