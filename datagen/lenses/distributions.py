@@ -63,7 +63,7 @@ class Distribution:
         u = below + (up_to - below) * u
         is_normal = self.kind == "normal"
         standard: Tensor = torch.special.ndtri(u if is_normal else 0.5 + 0.5 * u)
-        value = a + b * standard if is_normal else a * standard
+        value: Tensor = a + b * standard if is_normal else a * standard
         return value.clamp(self.low, self.high)
 
     def cdf(self, x: Tensor) -> Tensor:
@@ -76,7 +76,8 @@ class Distribution:
         if self.kind == "log_uniform":
             return (torch.log(x.clamp_min(a) / a) / math.log(b / a)).clamp(0.0, 1.0)
         below, up_to = self._uncut(x.new_tensor([self.low, self.high]))
-        return ((self._uncut(x) - below) / (up_to - below)).clamp(0.0, 1.0)
+        share: Tensor = (self._uncut(x) - below) / (up_to - below)
+        return share.clamp(0.0, 1.0)
 
     def _uncut(self, x: Tensor) -> Tensor:
         """Return the share below `x` of a normal distribution that is not cut off."""

@@ -12,8 +12,11 @@ from datagen.errors import ConfigError, DataFormatError
 from datagen.fields.version import VERSION
 from datagen.fields.wcs import Card
 from datagen.lenses import format as files
+from datagen.lenses.blocks import BLOCK
 from datagen.lenses.config import LensesConfig
+from datagen.lenses.prior import draw_macro
 from datagen.lenses.simulate import Simulator
+from datagen.lenses.substructure import Lot, draw_subhalos
 from datagen.pipeline import Job, Phase
 
 log = logging.getLogger(__name__)
@@ -67,12 +70,45 @@ def make_file(config: LensesConfig, number: int) -> None:
             "its settings ask for something too large or too small for this pixel scale",
             value=bad,
         )
-    meta: dict[str, Card] = {
+    truth = files.truth_path(folder, number)
+    files.write_truth(truth, made.truth, made.substructure, _meta(config))
+    files.write_images(files.images_path(folder, number), made.images.cpu().numpy())
+
+
+def _meta(config: LensesConfig) -> dict[str, Card | tuple[Card, str]]:
+    """Return the header of a truth file: how its images were made and how they were seen."""
+    imaging = config.lens.resolved().imaging
+    # Pixels are electrons where exposures are given.
+    gain = 1.0 if imaging.magnitude is not None else imaging.gain or 0.0
+    widths = (imaging.psf_fwhm[band] for band in imaging.bands)
+    return {
         "SEED": config.seed,
         "PRESET": config.lens.name,
         "FLAWS": config.lens.legacy_flaws,
+        "SIDE": (imaging.side, "side of an image [px]"),
+        "PIXSCALE": (imaging.pixel_scale, "[arcsec/px]"),
+        "BANDS": (",".join(imaging.bands), "planes of an image"),
+        **{f"FWHM_{k}": (fwhm, "of the PSF [arcsec]") for k, fwhm in enumerate(widths)},
+        "GAIN": (gain, "electrons per count; 0: no photon noise"),
+        "DEVICE": (config.device, "where images were computed"),
+        "DTYPE": (config.dtype, "in which they were computed"),
         "CONFHASH": config.content_hash(),
         "VERSION": VERSION,
     }
-    files.write_truth(files.truth_path(folder, number), made.truth, made.substructure, meta)
-    files.write_images(files.images_path(folder, number), made.images.cpu().numpy())
+
+
+def expected_bytes(config: LensesConfig) -> float:
+    """Return about how much images and truth take, from the substructure of a few images.
+
+    Where substructure is selected, there is somewhat more of it.
+    """
+    settings = config.lens.resolved()
+    index = torch.arange(3 * BLOCK)
+    macro = draw_macro(settings, config.seed, index, index % len(files.CLASSES))
+    lot = Lot(settings, config.seed, index, macro)
+    n_rows = float((draw_subhalos(lot, 0).theta_e > 0.0).sum()) / len(index) / len(files.CLASSES)
+    # Each third image has a rod.
+    n_rows += settings.substructure.line_of_sight.n_halos + 1.0 / len(files.CLASSES)
+    n_numbers = len(files.LENS_COLUMNS) + n_rows * len(files.SUBSTRUCTURE_COLUMNS)
+    n_pixels = len(settings.imaging.bands) * settings.imaging.side**2
+    return config.nfiles * config.n_images_per_file * (4.0 * n_pixels + 8.0 * n_numbers)

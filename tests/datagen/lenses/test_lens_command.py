@@ -82,6 +82,24 @@ def test_images_are_numbered_through_all_files(
     assert truth["INDEX"].tolist() == list(range(10, 20))
     assert truth["CLASS"].tolist() == [k % 3 for k in range(10, 20)]
     assert truth.meta["CONFHASH"] == settings.content_hash()
+    cards = {"PRESET": "fair", "SIDE": 17, "PIXSCALE": 0.3, "BANDS": "i", "FWHM_0": 0.15}
+    cards |= {"GAIN": 1.0, "DEVICE": "cpu", "DTYPE": "float32"}
+    assert {name: truth.meta[name] for name in cards} == cards
+    # Images and tables, without headers.
+    substructure = files.read_substructure(files.truth_path(tmp_path, 1))
+    made = 2 * (10 * (17**2 * 4 + 8 * 24) + 8 * 9 * len(substructure))
+    assert settings.expected_bytes() == pytest.approx(made, rel=0.1)
+
+
+@pytest.mark.slow
+def test_expected_bytes_hold_for_the_fair_preset(
+    composed: Callable[..., DictConfig], tmp_path: Path
+) -> None:
+    settings = config(composed, "data_gen.n_images_per_file=192", "data_gen.nfiles=1")
+    settings = dataclasses.replace(settings, data_dir=str(tmp_path))
+    make_file(settings, 0)
+    made = sum(path.stat().st_size for path in tmp_path.rglob("lenses_*"))
+    assert settings.expected_bytes() == pytest.approx(made, rel=0.1)
 
 
 def test_images_that_are_not_finite_are_not_written(
