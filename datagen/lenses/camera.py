@@ -16,7 +16,7 @@ from datagen.lenses.detect import (
     smooth_jacobian,
 )
 from datagen.lenses.draws import Draws
-from datagen.lenses.observe import Psf, add_noise, psf_kernel, variance_map
+from datagen.lenses.observe import add_noise, psf_kernel, variance_map
 from datagen.lenses.prior import Macro
 from datagen.lenses.render import Grid, render
 from datagen.lenses.scene import Scenes, Sersics, Subhalos
@@ -51,11 +51,8 @@ class Camera:
         """Draw the PSF kernels of a preset."""
         grid = Grid(imaging.side, imaging.pixel_scale, imaging.supersampling)
         widths = (imaging.psf_fwhm[band] for band in imaging.bands)
-        psf = tuple(
-            psf_kernel(Psf("gaussian", width, PSF_RADIUS * width, beta=0.0), grid.ray_scale)
-            for width in widths
-        )
-        psf = tuple(kernel.to(device, dtype) for kernel in psf)
+        kernels = (psf_kernel(width, PSF_RADIUS * width, grid.ray_scale) for width in widths)
+        psf = tuple(kernel.to(device, dtype) for kernel in kernels)
         return cls(imaging, grid, psf, device, dtype)
 
     @property

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from datagen.lenses.blocks import BLOCK, one_thread
+from datagen.lenses.blocks import in_blocks, one_thread
 from datagen.lenses.camera import Camera, Exposure, first_halos
 from datagen.lenses.draws import Draws
 from datagen.lenses.prior import Macro, draw_macro
@@ -78,15 +78,11 @@ class Simulator:
         """
         settings = self.settings.resolved()
         camera = Camera.build(settings.imaging, self.device, self.dtype)
-        wanted = index.cpu()
-        starts, block_of = torch.unique(wanted // BLOCK, return_inverse=True)
-        parts = []
+        blocks, order = in_blocks(index.cpu())
         with one_thread(), torch.no_grad():
-            for number, start in enumerate(starts.tolist()):
-                block = torch.arange(start * BLOCK, (start + 1) * BLOCK)
-                rows = wanted[block_of == number] % BLOCK
-                parts.append(_rows(self._block(settings, camera, block), block, rows))
-        order = torch.argsort(torch.argsort(block_of, stable=True))
+            parts = [
+                _rows(self._block(settings, camera, block), block, rows) for block, rows in blocks
+            ]
         return _joined(parts, order)
 
     def _block(self, settings: LensSettings, camera: Camera, index: Tensor) -> Simulated:

@@ -12,7 +12,7 @@ from scipy.optimize import minimize
 
 from datagen.lenses.blocks import BLOCK
 from datagen.lenses.camera import brightest_pixel
-from datagen.lenses.observe import Psf, psf_kernel
+from datagen.lenses.observe import psf_kernel
 from datagen.lenses.render import Grid, render
 from datagen.lenses.scene import Rods, Scenes, Sersics, Subhalos
 from datagen.lenses.settings import LensSettings
@@ -142,7 +142,7 @@ def test_the_truth_determines_the_image(settings: LensSettings, made: Simulated)
             if row == 2
             else None,
         )
-        psf = psf_kernel(Psf("gaussian", 0.15, 0.45, 0.0), 0.16)
+        psf = psf_kernel(0.15, 0.45, 0.16)
         expected = render(scenes, Grid(33, 0.16), psf)[0, 0]
         rest = (made.images[row, 0] - expected) / (truth["SKY_SIGMA"] ** 2 + expected).sqrt()
         assert abs(float(rest.mean())) < 4.0 / 33.0
