@@ -1,7 +1,7 @@
 """Noise-free images of lenses: ray shooting through the deflectors, light, PSF.
 
 `render` is pure, batched, differentiable in the tensors of the scene and runs on any device. Its
-last bits depend on the size of the batch; `blocks.in_blocks` fixes that.
+last bits depend on the size of the batch; the blocks of `datagen/lenses/blocks.py` fix that.
 """
 
 from __future__ import annotations

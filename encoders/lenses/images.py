@@ -53,7 +53,7 @@ class ImageSet:
         bands: Names of the channels.
         side: Side of an image [px].
         pixel_scale: [arcsec/px]; None where unknown.
-        noise: Median noise of the sky [counts]; None where unknown.
+        noise: Median noise of the sky [counts]; 0 where images have none, None where unknown.
         identity: Identifies the images: what a number means in sets with one identity.
         reader: Reads the pixels.
     """

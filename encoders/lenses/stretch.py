@@ -95,7 +95,7 @@ def fit_stretch(images: Tensor, options: Mapping[str, Any], noise: float | None)
         images: (n, C, side, side) [counts].
         options: `kind`, `steps`, `threshold`, and `softening`: a number [counts], or None for the
             noise (asinh) and 1 (linear).
-        noise: Noise of the sky [counts]; None measures it.
+        noise: Noise of the sky [counts]; None, and 0 of images without noise, measure it.
 
     Returns:
         The arguments of `Stretch` besides the side, plain values.

@@ -15,13 +15,13 @@ from datagen.lenses.detect import (
     smooth_parameters,
     with_parameters,
 )
-from datagen.lenses.observe import Psf, psf_kernel
+from datagen.lenses.observe import psf_kernel
 from datagen.lenses.render import Grid, render
 from datagen.lenses.scene import Scenes, Sersics
 
 MakeScenes = Callable[..., Scenes]
 GRID = Grid(33, 0.15)
-PSF = psf_kernel(Psf("gaussian", 0.3, 0.9, 2.5), GRID.ray_scale)
+PSF = psf_kernel(0.3, 0.9, GRID.ray_scale)
 
 
 def with_lens_light(scenes: Scenes) -> Scenes:

@@ -15,13 +15,13 @@ from scipy.special import gamma, gammainc
 from datagen.errors import ConfigError
 from datagen.lenses import render as render_module
 from datagen.lenses.light import elliptical_r2, sersic, sersic_b, sersic_peak
-from datagen.lenses.observe import Psf, psf_kernel
+from datagen.lenses.observe import psf_kernel
 from datagen.lenses.render import Grid, convolve, deflection, render, subhalo_deflection
 from datagen.lenses.scene import Multipoles, Rods, Scenes, Sersics
 
 MakeScenes = Callable[..., Scenes]
 GRID = Grid(side=41, pixel_scale=0.15)
-PSF = psf_kernel(Psf("gaussian", 0.3, 1.0, 2.5), GRID.ray_scale)
+PSF = psf_kernel(0.3, 1.0, GRID.ray_scale)
 
 
 def caustics_image(scenes: Scenes, row: int, grid: Grid) -> torch.Tensor:
