@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from encoders.lenses.metrics import N_CALIBRATION_BINS, BinnedAccuracy
 from encoders.lenses.pictures import CHANCE, draw_confusion, draw_detectability, draw_roc
-from encoders.lenses.stretch import MAD_TO_SIGMA
+from encoders.statistics import MAD_TO_SIGMA
 from inference.lenses.evaluation import NO_SUBSTRUCTURE, Evaluation, Sample
 from inference.lenses.listing import Part
 from inference.lenses.reading import Expected, open_part
