@@ -32,7 +32,7 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from datagen.lenses.light import sersic_b, sersic_peak
-from datagen.lenses.observe import Psf, add_noise, psf_kernel
+from datagen.lenses.observe import add_noise, psf_kernel
 from datagen.lenses.render import Grid, render
 from datagen.lenses.scene import Profile, Scenes, Sersics, Subhalos
 from datagen.lenses.units import mass_of_arcsec2
@@ -71,7 +71,7 @@ def main() -> None:
 def measure(grid: Grid, profile: Profile, n_images: int, repeats: int) -> None:
     """Print the rows of one grid and kind of subhalos; ratios are those to lenstronomy."""
     scenes = draw_scenes(n_images, profile)
-    kernel = psf_kernel(Psf("gaussian", 0.15, 0.4, 2.5), grid.ray_scale)
+    kernel = psf_kernel(0.15, 0.4, grid.ray_scale)
     reference = render(scenes, grid, kernel)[:, 0].numpy()
     methods: dict[str, Draw] = {
         "skyfold": partial(ours, scenes.to("cpu", torch.float32), grid, kernel.float()),
@@ -97,7 +97,7 @@ def measure(grid: Grid, profile: Profile, n_images: int, repeats: int) -> None:
 def measure_gpu(repeats: int) -> None:
     """Print our images per second on the GPU."""
     for grid in GRIDS:
-        kernel = psf_kernel(Psf("gaussian", 0.15, 0.4, 2.5), grid.ray_scale).float().cuda()
+        kernel = psf_kernel(0.15, 0.4, grid.ray_scale).float().cuda()
         for profile in PROFILES:
             for n_images in GPU_BATCHES:
                 scenes = draw_scenes(n_images, profile).to("cuda", torch.float32)

@@ -7,6 +7,7 @@ import errno
 import hashlib
 import io
 import json
+import math
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -82,8 +83,21 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:  # noqa: ANN401 - whatever JSON can hold
-    """Write `content` to `path` atomically, with sorted keys."""
-    write_text(path, json.dumps(content, indent=2, sort_keys=True) + "\n")
+    """Write `content` to `path` atomically, with sorted keys.
+
+    Numbers that are not finite become null: JSON has no others.
+    """
+    text = json.dumps(_with_nulls(content), indent=2, sort_keys=True, allow_nan=False)
+    write_text(path, text + "\n")
+
+
+def _with_nulls(content: Any) -> Any:  # noqa: ANN401 - whatever JSON can hold
+    if isinstance(content, Mapping):
+        return {key: _with_nulls(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_with_nulls(value) for value in content]
+    is_missing = isinstance(content, float) and not math.isfinite(content)
+    return None if is_missing else content
 
 
 def read_json(path: Path) -> Any:  # noqa: ANN401 - whatever JSON can hold

@@ -120,18 +120,23 @@ class ShuffleSampler(Sampler[int]):
 
     Args:
         n_samples: Number of samples.
-        options: Seed and place of this process.
+        options: Batch size, seed and place of this process.
+        leaves_single: Leave out the last sample of each process where it would be a batch alone,
+            of which batch normalisation cannot learn; in each epoch it is another one.
     """
 
-    def __init__(self, n_samples: int, options: LoaderOptions) -> None:
+    def __init__(self, n_samples: int, options: LoaderOptions, leaves_single: bool = False) -> None:
         self.n_samples, self.options, self.epoch = n_samples, options, 0
+        n_turns = -(-n_samples // options.world_size)
+        is_single = n_turns > 1 and n_turns % options.batch_size == 1
+        self.n_turns = n_turns - 1 if leaves_single and is_single else n_turns
 
     def set_epoch(self, epoch: int) -> None:
         """Tell the epoch; Lightning calls this before each one."""
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return -(-self.n_samples // self.options.world_size)
+        return self.n_turns
 
     def __iter__(self) -> Iterator[int]:
         generator = torch.Generator()
@@ -174,6 +179,7 @@ def make_loader(
     options: LoaderOptions,
     shuffle: bool,
     collate: Callable[[Any], Any] | None = None,
+    leaves_single: bool = False,
 ) -> DataLoader[Any]:
     """Build the loader of a map-style dataset with a length.
 
@@ -182,15 +188,18 @@ def make_loader(
         options: Batch size, workers, seed and place of this process.
         shuffle: A new order each epoch (training) or every sample once, in order.
         collate: Makes a batch of what the dataset returns; None stacks samples.
+        leaves_single: See `ShuffleSampler`.
     """
     n_samples = len(dataset)  # type: ignore[arg-type] # Dataset does not declare __len__
-    sampler_class = ShuffleSampler if shuffle else OnceSampler
+    sampler: Sampler[int] = OnceSampler(n_samples, options)
+    if shuffle:
+        sampler = ShuffleSampler(n_samples, options, leaves_single)
     generator = torch.Generator()
     generator.manual_seed(stream_seed(options.seed, options.rank, "workers"))
     return DataLoader(
         dataset,
         batch_size=options.batch_size,
-        sampler=sampler_class(n_samples, options),
+        sampler=sampler,
         num_workers=options.num_workers,
         collate_fn=collate,
         generator=generator,

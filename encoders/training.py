@@ -74,6 +74,8 @@ def train(cfg: DictConfig) -> dict[str, float]:
         log.info("training from %s in %s", start or "scratch", folder)
     trainer.fit(model, datamodule=datamodule, ckpt_path=cfg.ckpt_path, weights_only=True)
     metrics = _plain(trainer.callback_metrics)
+    if trainer.is_global_zero:
+        log.info("training done after %d steps", trainer.global_step)
     _leave_process_group()
     if not trainer.is_global_zero:
         return {}

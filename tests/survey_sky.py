@@ -8,9 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 from astropy.table import Table
 from numpy.typing import NDArray
+from scipy.sparse.csgraph import connected_components
+from scipy.spatial import KDTree
 
 from datagen.tiles.geometry import (
     celestial_wcs,
+    chord,
     pixel_to_sky,
     separation_rad,
     unit_vectors,
@@ -99,6 +102,29 @@ def shown(maps: Sequence[ScoreMap], clusters: Clusters) -> NDArray[np.bool_]:
         ],
         axis=0,
     )
+
+
+def in_one_piece(maps: Sequence[ScoreMap], clusters: Clusters) -> NDArray[np.bool_]:
+    """Return which clusters are seen in one piece, shape (n,).
+
+    The cells that all survey tiles together show of it hang together, a diagonal apart at most, and
+    no survey tile finds two candidates in it, as around the corner of a mask.
+    """
+    tables = [find_candidates(scores, RULE) for scores in maps]
+    result = np.all([counts(table, clusters) <= 1 for table in tables], axis=0)
+    middle, sky = (CELL - 1) / 2, []
+    for scores in maps:
+        rows, columns = np.nonzero(scores.score > RULE.threshold)
+        sky.append(pixel_to_sky(scores.tile_wcs, columns * CELL + middle, rows * CELL + middle))
+    cells = unit_vectors(*np.concatenate(sky, axis=1))
+    centres = unit_vectors(clusters.ra, clusters.dec)
+    apart = np.degrees(separation_rad(cells[:, None], centres[None])) * 60 - clusters.radius
+    reach = chord(np.radians(1.5 * CELL_ARCMIN / 60))
+    for k in range(len(clusters)):
+        tree = KDTree(cells[apart.argmin(axis=1) == k])
+        n_pieces, _ = connected_components(tree.sparse_distance_matrix(tree, reach))
+        result[k] &= n_pieces == 1
+    return result
 
 
 def merged(maps: Sequence[ScoreMap], radius_arcmin: float = MERGE_ARCMIN) -> Table:

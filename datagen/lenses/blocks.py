@@ -7,7 +7,7 @@ row index % BLOCK of the block that starts at a multiple of BLOCK, with one thre
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
@@ -27,23 +27,19 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(n_threads)
 
 
-def in_blocks(compute: Callable[[Tensor], Sequence[Tensor]], index: Tensor) -> tuple[Tensor, ...]:
-    """Evaluate `compute` on whole blocks and return the rows that were asked for.
+def in_blocks(index: Tensor) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
+    """Tell which blocks hold the images that are asked for.
 
     Args:
-        compute: From the indices of a block, shape (BLOCK,), to tensors whose first dimension is
-            BLOCK; row i may depend on index i alone.
         index: Images wanted, int64, shape (B,), in any order; consecutive ones are the cheapest.
 
     Returns:
-        The tensors of `compute`, with first dimension B, in the order of `index`.
+        For each block its images, (BLOCK,), and the wanted rows of it; and the order that brings
+        the wanted rows of all blocks, one after another, into that of `index`, (B,).
     """
     starts, block_of = torch.unique(index // BLOCK, return_inverse=True)
-    steps = torch.arange(BLOCK, device=index.device)
-    parts = []
-    with one_thread():
-        for k, start in enumerate(starts):
-            rows = index[block_of == k] % BLOCK
-            parts.append([values[rows] for values in compute(start * BLOCK + steps)])
-    order = torch.argsort(torch.argsort(block_of, stable=True))
-    return tuple(torch.cat(column)[order] for column in zip(*parts, strict=True))
+    blocks = [
+        (start * BLOCK + torch.arange(BLOCK), index[block_of == number] % BLOCK)
+        for number, start in enumerate(starts.tolist())
+    ]
+    return blocks, torch.argsort(torch.argsort(block_of, stable=True))

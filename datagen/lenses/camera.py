@@ -16,7 +16,7 @@ from datagen.lenses.detect import (
     smooth_jacobian,
 )
 from datagen.lenses.draws import Draws
-from datagen.lenses.observe import Psf, add_noise, psf_kernel, variance_map
+from datagen.lenses.observe import add_noise, psf_kernel, variance_map
 from datagen.lenses.prior import Macro
 from datagen.lenses.render import Grid, render
 from datagen.lenses.scene import Scenes, Sersics, Subhalos
@@ -51,17 +51,19 @@ class Camera:
         """Draw the PSF kernels of a preset."""
         grid = Grid(imaging.side, imaging.pixel_scale, imaging.supersampling)
         widths = (imaging.psf_fwhm[band] for band in imaging.bands)
-        psf = tuple(
-            psf_kernel(Psf("gaussian", width, PSF_RADIUS * width, beta=0.0), grid.ray_scale)
-            for width in widths
-        )
-        psf = tuple(kernel.to(device, dtype) for kernel in psf)
+        kernels = (psf_kernel(width, PSF_RADIUS * width, grid.ray_scale) for width in widths)
+        psf = tuple(kernel.to(device, dtype) for kernel in kernels)
         return cls(imaging, grid, psf, device, dtype)
 
     @property
     def group(self) -> int:
         """Return how many scenes with subhalos are rendered at once."""
         return GROUP if self.device == "cpu" else 10**6
+
+    @property
+    def has_noise(self) -> bool:
+        """Tell whether images have noise; doubled ones have none."""
+        return not self.imaging.is_doubled
 
     @property
     def n_seconds(self) -> float:
@@ -120,13 +122,16 @@ class Camera:
         else:
             rate = 10.0 ** (0.4 * (self.imaging.zero_point - macro.brightness))
             flux = rate * self.n_seconds
+        snr = flux * peak / (self.sky_variance() + self.per_count() * flux * peak).sqrt()
+        if not self.has_noise:
+            # What is added to itself has twice the light.
+            flux, snr = 2.0 * flux, torch.full_like(snr, torch.nan)
         source = dataclasses.replace(smooth.source, flux=smooth.source.flux * flux[:, None])
         light = smooth.lens_light
         images = unit * flux.to(unit)[:, None, None, None]
         if light is not None:
             light = dataclasses.replace(light, flux=light.flux * (flux * total)[:, None])
             images = images + self._lens_light(smooth, light)
-        snr = flux * peak / (self.sky_variance() + self.per_count() * flux * peak).sqrt()
         scenes = dataclasses.replace(smooth, source=source, lens_light=light)
         return Exposure(self, scenes, macro.source_colours, images, snr)
 
@@ -167,8 +172,8 @@ class Camera:
             noise: Random numbers of the sky.
             photons: Random numbers of the light.
         """
-        if self.imaging.is_doubled:
-            return (images + images).float()
+        if not self.has_noise:
+            return images.float()
         n = images[0].numel()
         normal = noise.normal(n).reshape(images.shape)
         uniform = photons.uniform(n).reshape(images.shape) if self.per_count() else None
@@ -203,7 +208,8 @@ class Exposure:
         scenes: Scenes without substructure, with their fluxes.
         colours: See `Camera.planes`.
         smooth: Noise-free images, (B, bands, side, side).
-        snr: Signal-to-noise ratio of the brightest pixel of the source, first band, (B,).
+        snr: Signal-to-noise ratio of the brightest pixel of the source, first band, (B,); NaN
+            without noise.
         basis: What a smooth model can change, see `datagen/lenses/detect.py`.
     """
 

@@ -59,13 +59,13 @@ class LensesConfig(JobSettings):
         return ["images/lenses_*", "truth/lenses_*"]
 
     def expected_bytes(self) -> float:
-        """Return the size of the images."""
-        imaging = self.lens.imaging
-        n_images = self.nfiles * self.n_images_per_file
-        return 4.0 * n_images * len(imaging.bands) * imaging.side**2
+        """Return about the size of images and truth."""
+        from datagen.lenses.jobs import expected_bytes
+
+        return expected_bytes(self)
 
     def build_phases(self) -> list[Phase]:
-        """Return one job per file; torch is imported only here."""
+        """Return one job per file."""
         from datagen.lenses.jobs import build_phases
 
         return build_phases(self)

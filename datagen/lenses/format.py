@@ -26,6 +26,7 @@ __all__ = [
     "check_finite",
     "image_files",
     "images_path",
+    "is_dataset",
     "read_images",
     "read_settings",
     "read_substructure",
@@ -44,6 +45,21 @@ LENS_COLUMNS = (
     *("SRC_X", "SRC_Y", "SRC_Q", "SRC_ANGLE", "SRC_N", "SRC_R_EFF", "SRC_FLUX"),
 )
 SUBSTRUCTURE_COLUMNS = ("INDEX", "KIND", "X", "Y", "THETA_E", "R_S", "R_T", "LENGTH", "ANGLE")
+_LIGHT_UNITS = {"X": "arcsec", "Y": "arcsec", "Q": "", "ANGLE": "rad", "N": "", "R_EFF": "arcsec"}
+# Units of all columns, as FITS writes them; "" for numbers without one.
+UNITS = {
+    **dict.fromkeys(("INDEX", "CLASS", "KIND", "DELTA_CHI2", "N_DRAWS", "SNR"), ""),
+    **dict.fromkeys(("Q", "GAMMA_1", "GAMMA_2", "Z_LENS", "Z_SOURCE"), ""),
+    **dict.fromkeys(("THETA_E", "THETA_MAIN", "X", "Y", "R_S", "R_T", "LENGTH"), "arcsec"),
+    **{"ANGLE": "rad", "SKY_SIGMA": "count"},
+    **dict.fromkeys(("MULTIPOLE_3", "MULTIPOLE_4"), ""),
+    **dict.fromkeys(("MULTIPOLE_ANGLE_3", "MULTIPOLE_ANGLE_4"), "rad"),
+    **{
+        f"{light}_{name}": unit
+        for light in ("SRC", "LIGHT")
+        for name, unit in (_LIGHT_UNITS | {"FLUX": "count"}).items()
+    },
+}
 # KIND in the table SUBSTRUCTURE.
 SUBHALO, ROD, LINE_OF_SIGHT = 0, 1, 2
 
@@ -62,6 +78,11 @@ def truth_of(image_path: Path) -> Path:
     """Return the name of the truth that belongs to a file of images."""
     path = Path(image_path)
     return path.parent.parent / "truth" / f"{path.stem}.fits"
+
+
+def is_dataset(folder: Path) -> bool:
+    """Tell whether `data_gen=lenses` made a folder."""
+    return (folder / "settings.json").is_file() and (folder / "images").is_dir()
 
 
 def image_files(folder: Path) -> list[Path]:
@@ -111,7 +132,10 @@ def check_finite(path: Path, images: NDArray[np.float32]) -> None:
 
 
 def write_truth(
-    path: Path, lenses: Mapping[str, Any], substructure: Mapping[str, Any], meta: Mapping[str, Card]
+    path: Path,
+    lenses: Mapping[str, Any],
+    substructure: Mapping[str, Any],
+    meta: Mapping[str, Card | tuple[Card, str]],
 ) -> None:
     """Write the tables LENSES and SUBSTRUCTURE.
 
@@ -119,19 +143,23 @@ def write_truth(
         path: Final name.
         lenses: Columns with one row per image.
         substructure: Columns with one row per subhalo, rod or halo on the line of sight.
-        meta: Cards of the primary header.
+        meta: Cards of the primary header, or pairs of a card and its comment.
     """
     header = fits.Header()
     for key, value in {**meta, "FORMATV": FORMAT_VERSION}.items():
         header[key] = value
-    tables = [
-        fits.BinTableHDU(Table({name: np.asarray(column) for name, column in columns.items()}))
-        for columns in (lenses, substructure)
-    ]
+    tables = [_table(columns) for columns in (lenses, substructure)]
     for table, name in zip(tables, ("LENSES", "SUBSTRUCTURE"), strict=True):
         table.name = name
     with atomic_path(path) as temporary:
         fits.HDUList([fits.PrimaryHDU(header=header), *tables]).writeto(temporary, overwrite=True)
+
+
+def _table(columns: Mapping[str, Any]) -> fits.BinTableHDU:
+    table = Table({name: np.asarray(column) for name, column in columns.items()})
+    for name in table.colnames:
+        table[name].unit = UNITS[name] or None
+    return fits.BinTableHDU(table)
 
 
 def read_truth(path: Path) -> Table:
@@ -160,6 +188,8 @@ def read_substructure(path: Path) -> Table:
 def _read_table(path: Path, name: str, columns: tuple[str, ...]) -> Table:
     with _reading(path, "truth"), fits.open(path, memmap=False) as hdus:
         header, table = hdus[0].header.copy(), Table(hdus[name].data)
+        for column in hdus[name].columns:
+            table[column.name].unit = column.unit
     if header.get("FORMATV") != FORMAT_VERSION:
         raise _format_error(path, "FORMATV", str(FORMAT_VERSION), header.get("FORMATV"))
     for column in columns:

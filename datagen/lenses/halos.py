@@ -1,5 +1,9 @@
 """Masses of halos and how they lens: Einstein radii, mass function, concentration, truncation.
 
+A mass m stands for two things, by convention: it is all the mass that lenses, that of the truncated
+profile, and it is the M_200 from which concentration, scale radius and truncation radius follow.
+Real subhalos have lost mass: one of bound mass m was a larger halo before.
+
 Distances are those of `datagen.fields.cosmology` (flat, H0 = 70 km/s/Mpc, Omega_m = 0.3).
 """
 

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from datagen.lenses.caustics import MacroLens, points_inside
-from datagen.lenses.distributions import parse
 from datagen.lenses.draws import Draws
 from datagen.lenses.scene import Multipoles, Scenes, Sersics
 from datagen.lenses.scene_settings import MacroSettings, SourceSettings
@@ -71,7 +70,7 @@ def draw_macro(settings: LensSettings, seed: int, index: Tensor, labels: Tensor)
         lens_light=_draw_lens_light(settings, seed, index, lens),
         multipoles=_multipoles(settings.macro, drawn),
     )
-    brightness = parse(settings.imaging.snr or settings.imaging.magnitude or "")
+    brightness = settings.imaging.brightness()
     return Macro(
         scenes=scenes,
         source_colours=colours,
@@ -84,17 +83,17 @@ def draw_macro(settings: LensSettings, seed: int, index: Tensor, labels: Tensor)
 def _draw_lens(macro: MacroSettings, u: Tensor, labels: Tensor) -> dict[str, Tensor]:
     drawn = {}
     for column, name in enumerate(MACRO):
-        values = parse(getattr(macro, name)).quantile(u[:, column])
+        values = macro.distribution(name).quantile(u[:, column])
         for label, class_name in enumerate(CLASSES):
             own = macro.by_class.get(class_name, {}).get(name)
             if own is not None:
-                values = torch.where(labels == label, parse(own).quantile(u[:, column]), values)
+                own_values = macro.distribution(name, own).quantile(u[:, column])
+                values = torch.where(labels == label, own_values, values)
         drawn[name] = values
     drawn["angle_3"], drawn["angle_4"] = u[:, 10] * (2 * math.pi / 3), u[:, 11] * (math.pi / 2)
-    drawn["q"] = drawn["q"].clamp(0.05, 1.0)
     drawn["angle"] = torch.deg2rad(drawn["angle_deg"])
     # z_source under the condition that the source lies behind the lens by the gap.
-    far = parse(macro.z_source)
+    far = macro.distribution("z_source")
     below = far.cdf(drawn["z_lens"] + macro.min_redshift_gap)
     z_source = far.quantile(below + (1.0 - below) * u[:, 12])
     drawn["z_source"] = torch.maximum(z_source, drawn["z_lens"] + macro.min_redshift_gap)
@@ -102,7 +101,7 @@ def _draw_lens(macro: MacroSettings, u: Tensor, labels: Tensor) -> dict[str, Ten
 
 
 def _multipoles(macro: MacroSettings, drawn: dict[str, Tensor]) -> Multipoles | None:
-    if parse(macro.multipole_3).is_zero() and parse(macro.multipole_4).is_zero():
+    if all(macro.distribution(name).is_zero() for name in ("multipole_3", "multipole_4")):
         return None
     amplitude = torch.stack([drawn["multipole_3"], drawn["multipole_4"]], -1)
     return Multipoles(amplitude, torch.stack([drawn["angle_3"], drawn["angle_4"]], -1))
@@ -114,11 +113,10 @@ def _draw_source(
     source = settings.source
     u = Draws(seed, index, "source").uniform(16)
     main = {
-        name: parse(getattr(source, name)).quantile(u[:, column])
+        name: source.distribution(name).quantile(u[:, column])
         for column, name in enumerate(("n", "r_eff", "q", "angle_deg"))
     }
     main["x"], main["y"] = _source_position(source, u[:, 4:7], lens)
-    main["q"] = main["q"].clamp(0.05, 1.0)
     main["angle"] = torch.deg2rad(main.pop("angle_deg"))
     main["flux"] = torch.ones_like(main["n"])
     colours = torch.tensor([source.colours[b] for b in settings.imaging.bands], dtype=u.dtype)
@@ -136,7 +134,7 @@ def _draw_source(
 def _source_position(source: SourceSettings, u: Tensor, lens: MacroLens) -> tuple[Tensor, Tensor]:
     if source.position == "caustic":
         return points_inside(lens, u)
-    offset = parse(source.offset)
+    offset = source.distribution("offset")
     if source.position == "square":
         return offset.quantile(u[:, 0]), offset.quantile(u[:, 1])
     radius, angle = offset.quantile(u[:, 0]), 2.0 * math.pi * u[:, 1]
@@ -156,7 +154,8 @@ def _draw_clumps(
     axis = main["q"][:, None].sqrt()
     along, across = place[:, :n] * sigma / axis, place[:, n:] * sigma * axis
     weight = -torch.log(u[:, :n])  # exponential: shares of a uniform partition
-    total = parse(source.clump_flux).quantile(u[:, -1:])
+    total = source.distribution("clump_flux").quantile(u[:, -1:])
+    size = source.distribution("clump_r_eff")
     one = torch.ones_like(along)
     return {
         "x": main["x"][:, None] + along * cos - across * sin,
@@ -164,7 +163,7 @@ def _draw_clumps(
         "q": one,
         "angle": torch.zeros_like(one),
         "n": one,
-        "r_eff": main["r_eff"][:, None] * parse(source.clump_r_eff).quantile(u[:, n : 2 * n]),
+        "r_eff": main["r_eff"][:, None] * size.quantile(u[:, n : 2 * n]),
         "flux": total * weight / weight.sum(-1, keepdim=True),
     }
 
@@ -173,14 +172,13 @@ def _draw_lens_light(
     settings: LensSettings, seed: int, index: Tensor, lens: MacroLens
 ) -> Sersics | None:
     light = settings.lens_light
-    if parse(light.flux_ratio).is_zero():
+    if light.distribution("flux_ratio").is_zero():
         return None
     u = Draws(seed, index, "lens_light").uniform(3)
     drawn = {
-        name: parse(text).quantile(u[:, column])[:, None]
-        for column, (name, text) in enumerate(
-            (("flux", light.flux_ratio), ("n", light.n), ("r_eff", light.r_eff))
-        )
+        name: light.distribution(name).quantile(u[:, column])[:, None]
+        for column, name in enumerate(("flux_ratio", "n", "r_eff"))
     }
+    drawn["flux"] = drawn.pop("flux_ratio")
     shape = {name: getattr(lens, name)[:, None] for name in ("x", "y", "q", "angle")}
     return Sersics(**drawn, **shape)

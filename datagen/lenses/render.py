@@ -1,7 +1,7 @@
 """Noise-free images of lenses: ray shooting through the deflectors, light, PSF.
 
 `render` is pure, batched, differentiable in the tensors of the scene and runs on any device. Its
-last bits depend on the size of the batch; `blocks.in_blocks` fixes that.
+last bits depend on the size of the batch; the blocks of `datagen/lenses/blocks.py` fix that.
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ _CORE2 = {torch.float32: 1e-8, torch.float64: 1e-16}
 _INTERPOLATED = ("sis", "tnfw")
 # Pixels beyond the border that cubic interpolation needs.
 _MARGIN = 2
+# Difference below which a PSF counts as a product, relative to its peak; rounding of float32.
+_PRODUCT_TOLERANCE = 1e-6
 # Rays x subhalos evaluated at once; on the CPU what stays in the cache of one core.
 _CHUNK_CPU, _CHUNK_GPU = 2**17, 2**27
 
@@ -176,8 +178,7 @@ def _factors(psf: Tensor) -> tuple[Tensor, Tensor] | None:
         return None
     along_y, along_x = psf.sum(1) / psf.sum(), psf.sum(0)
     error = (psf - along_y[:, None] * along_x).abs().max()
-    is_product = bool(error <= 8.0 * torch.finfo(psf.dtype).eps * psf.max())
-    return (along_y, along_x) if is_product else None
+    return (along_y, along_x) if bool(error <= _PRODUCT_TOLERANCE * psf.max()) else None
 
 
 def _blurred_sums(kernel: Tensor, grid: Grid) -> Tensor:

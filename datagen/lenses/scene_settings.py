@@ -6,12 +6,12 @@ The values stand in `conf/lens/*.yaml`. Numbers that are drawn are distributions
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 from datagen.errors import ConfigError
 from datagen.fields.config import check_choice, check_positive, check_range
-from datagen.lenses.distributions import check_distribution, parse
+from datagen.lenses.distributions import Drawn, check_distribution
 from datagen.lenses.scene import PROFILES
 from datagen.lenses.version import CLASSES
 
@@ -20,7 +20,7 @@ MAX_REDSHIFT = 6.0  # where the table of distances ends
 
 
 @dataclass
-class MacroSettings:
+class MacroSettings(Drawn):
     """The main lens: a singular isothermal ellipsoid with external shear.
 
     Args:
@@ -39,6 +39,8 @@ class MacroSettings:
         by_class: Distributions that one class alone has; only the flaw of a public set.
     """
 
+    NAME: ClassVar[str] = "lens.macro"
+
     theta_e: str
     q: str
     angle_deg: str
@@ -53,29 +55,35 @@ class MacroSettings:
     multipole_4: str
     by_class: dict[str, dict[str, str]]
 
-    def __post_init__(self) -> None:
-        limits = {
+    def limits(self) -> dict[str, tuple[float, float]]:
+        """See `Drawn`."""
+        return {
             "theta_e": (0.01, 30.0),
+            "angle_deg": (-360.0, 360.0),
             "q": (0.05, 1.0),
             "x": (-30.0, 30.0),
             "y": (-30.0, 30.0),
             "gamma": (0.0, 0.5),
+            "gamma_angle_deg": (-360.0, 360.0),
             "multipole_3": (0.0, 0.2),
             "multipole_4": (-0.2, 0.2),
-            "z_lens": (0.01, MAX_REDSHIFT),
+            "z_lens": (0.01, MAX_REDSHIFT - self.min_redshift_gap),
             "z_source": (0.01, MAX_REDSHIFT),
         }
-        angles = dict.fromkeys(("angle_deg", "gamma_angle_deg"), (-360.0, 360.0))
-        _check_all("macro", self, limits | angles)
+
+    def __post_init__(self) -> None:
         check_positive("lens.macro.min_redshift_gap", self.min_redshift_gap)
-        furthest_lens = parse(self.z_lens).bounds()[1]
-        if furthest_lens + self.min_redshift_gap > parse(self.z_source).bounds()[1] + 1e-9:
+        self.check_distributions()
+        furthest_lens = self.distribution("z_lens").bounds()[1]
+        furthest_source = self.distribution("z_source").bounds()[1]
+        if furthest_lens + self.min_redshift_gap > furthest_source + 1e-9:
             raise ConfigError(
                 "expected lens.macro.z_source to reach z_lens + min_redshift_gap, but got "
                 f"z_lens = {self.z_lens}, min_redshift_gap = {self.min_redshift_gap:g} and "
                 f"z_source = {self.z_source}",
                 value=self.z_source,
             )
+        limits = self.limits()
         for name, values in self.by_class.items():
             check_choice("lens.macro.by_class", name, CLASSES)
             for key, text in values.items():
@@ -84,7 +92,7 @@ class MacroSettings:
 
 
 @dataclass
-class SourceSettings:
+class SourceSettings(Drawn):
     """The lensed galaxy: one elliptic Sersic profile and, if wanted, clumps.
 
     Args:
@@ -102,6 +110,8 @@ class SourceSettings:
         clump_colours: Flux of the clumps in each band, relative to the first one.
     """
 
+    NAME: ClassVar[str] = "lens.source"
+
     position: str
     offset: str
     n: str
@@ -114,11 +124,10 @@ class SourceSettings:
     clump_r_eff: str
     clump_colours: dict[str, float]
 
-    def __post_init__(self) -> None:
-        check_choice("lens.source.position", self.position, POSITIONS)
-        low = 0.0 if self.position == "polar" else -30.0
-        limits = {
-            "offset": (low, 30.0),
+    def limits(self) -> dict[str, tuple[float, float]]:
+        """See `Drawn`."""
+        return {
+            "offset": (0.0 if self.position == "polar" else -30.0, 30.0),
             "n": (0.3, 8.0),
             "r_eff": (0.005, 10.0),
             "q": (0.05, 1.0),
@@ -126,12 +135,15 @@ class SourceSettings:
             "clump_flux": (0.0, 0.95),
             "clump_r_eff": (0.01, 1.0),
         }
-        _check_all("source", self, limits)
+
+    def __post_init__(self) -> None:
+        check_choice("lens.source.position", self.position, POSITIONS)
+        self.check_distributions()
         check_range("lens.source.n_clumps", self.n_clumps, 0, 50)
 
 
 @dataclass
-class LensLightSettings:
+class LensLightSettings(Drawn):
     """Light of the main lens, a Sersic profile with its centre, axis ratio and angle.
 
     Args:
@@ -140,17 +152,22 @@ class LensLightSettings:
         r_eff: Half-light radius [arcsec].
     """
 
+    NAME: ClassVar[str] = "lens.lens_light"
+
     flux_ratio: str
     n: str
     r_eff: str
 
+    def limits(self) -> dict[str, tuple[float, float]]:
+        """See `Drawn`."""
+        return {"flux_ratio": (0.0, 1e3), "n": (0.3, 8.0), "r_eff": (0.005, 30.0)}
+
     def __post_init__(self) -> None:
-        limits = {"flux_ratio": (0.0, 1e3), "n": (0.3, 8.0), "r_eff": (0.005, 30.0)}
-        _check_all("lens_light", self, limits)
+        self.check_distributions()
 
 
 @dataclass
-class CdmSettings:
+class CdmSettings(Drawn):
     """Subhalos of cold dark matter.
 
     Args:
@@ -164,6 +181,8 @@ class CdmSettings:
         host_radius_kpc: Typical distance from the host's centre, for tidal truncation [kpc].
     """
 
+    NAME: ClassVar[str] = "lens.substructure.cdm"
+
     mass_fraction: str | None
     n_subhalos: float | None
     m_min: float
@@ -173,27 +192,28 @@ class CdmSettings:
     radius_arcsec: str | None
     host_radius_kpc: float
 
+    def limits(self) -> dict[str, tuple[float, float]]:
+        """See `Drawn`."""
+        return {"mass_fraction": (0.0, 0.5), "radius_arcsec": (0.0, 30.0)}
+
     def __post_init__(self) -> None:
-        name = "lens.substructure.cdm"
+        name = self.NAME
         if self.mass_fraction is None and self.n_subhalos is None:
             raise ConfigError(
                 f"expected {name}.mass_fraction or {name}.n_subhalos, but got null for both"
             )
-        if self.mass_fraction is not None:
-            check_distribution(f"{name}.mass_fraction", self.mass_fraction, 0.0, 0.5)
+        self.check_distributions()
         if self.n_subhalos is not None:
             check_range(f"{name}.n_subhalos", self.n_subhalos, 0.0, 1e4)
         check_range(f"{name}.m_min", self.m_min, 1e4, 1e12)
         check_range(f"{name}.m_max (above m_min)", self.m_max, 1.001 * self.m_min, 1e13)
         check_range(f"{name}.slope", self.slope, 0.0, 4.0)
         check_choice(f"{name}.profile", self.profile, PROFILES)
-        if self.radius_arcsec is not None:
-            check_distribution(f"{name}.radius_arcsec", self.radius_arcsec, 0.0, 30.0)
         check_positive(f"{name}.host_radius_kpc", self.host_radius_kpc)
 
 
 @dataclass
-class RodSettings:
+class RodSettings(Drawn):
     """The vortex: a rod of uniform line mass.
 
     A toy, as in the public sets: vortices of wave dark matter really are under-densities.
@@ -206,21 +226,23 @@ class RodSettings:
         is_compensated: A disc of equal negative mass lies around it.
     """
 
+    NAME: ClassVar[str] = "lens.substructure.rod"
+
     mass_fraction: str | None
     mass_msun: str | None
     length: str
     is_centred: bool
     is_compensated: bool
 
+    def limits(self) -> dict[str, tuple[float, float]]:
+        """See `Drawn`."""
+        return {"mass_fraction": (0.0, 0.5), "mass_msun": (0.0, 1e13), "length": (0.01, 30.0)}
+
     def __post_init__(self) -> None:
-        name = "lens.substructure.rod"
+        name = self.NAME
         if (self.mass_fraction is None) == (self.mass_msun is None):
             raise ConfigError(f"expected one of {name}.mass_fraction and {name}.mass_msun")
-        if self.mass_fraction is not None:
-            check_distribution(f"{name}.mass_fraction", self.mass_fraction, 0.0, 0.5)
-        if self.mass_msun is not None:
-            check_distribution(f"{name}.mass_msun", self.mass_msun, 0.0, 1e13)
-        check_distribution(f"{name}.length", self.length, 0.01, 30.0)
+        self.check_distributions()
 
 
 @dataclass
@@ -274,9 +296,3 @@ class SubstructureSettings:
                 f"has_delta_chi2 = false and min_delta_chi2 = {self.min_delta_chi2:g}",
                 value=self.min_delta_chi2,
             )
-
-
-def _check_all(part: str, settings: object, limits: Mapping[str, tuple[float, float]]) -> None:
-    """Check all distributions of one part of a preset."""
-    for name, (low, high) in limits.items():
-        check_distribution(f"lens.{part}.{name}", getattr(settings, name), low, high)

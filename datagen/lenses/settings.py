@@ -8,11 +8,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from datagen.errors import ConfigError
 from datagen.fields.config import check_keys, check_positive, check_range
-from datagen.lenses.distributions import check_distribution
+from datagen.lenses.distributions import Distribution, Drawn
 from datagen.lenses.scene_settings import (
     CdmSettings,
     LensLightSettings,
@@ -25,7 +25,7 @@ from datagen.lenses.scene_settings import (
 
 
 @dataclass
-class ImagingSettings:
+class ImagingSettings(Drawn):
     """Pixels, PSF and noise.
 
     The brightness comes either from `snr` or from `magnitude`; the other one is null.
@@ -49,6 +49,8 @@ class ImagingSettings:
         is_doubled: The image is added to itself and has no noise; only the flaw of public sets.
     """
 
+    NAME: ClassVar[str] = "lens.imaging"
+
     side: int
     pixel_scale: float
     supersampling: int
@@ -64,6 +66,14 @@ class ImagingSettings:
     n_exposures: int
     read_noise: float
     is_doubled: bool
+
+    def limits(self) -> dict[str, tuple[float, float]]:
+        """See `Drawn`."""
+        return {"snr": (0.1, 1e5), "magnitude": (5.0, 40.0)}
+
+    def brightness(self) -> Distribution:
+        """Return the distribution of `snr` or `magnitude`, whichever is given."""
+        return self.distribution("magnitude" if self.snr is None else "snr")
 
     def __post_init__(self) -> None:
         check_range("lens.imaging.side", self.side, 8, 1024)
@@ -85,10 +95,7 @@ class ImagingSettings:
                 "expected one of lens.imaging.snr and lens.imaging.magnitude, and null for the "
                 f"other, but got snr = {self.snr} and magnitude = {self.magnitude}"
             )
-        if self.snr is not None:
-            check_distribution("lens.imaging.snr", self.snr, 0.1, 1e5)
-        if self.magnitude is not None:
-            check_distribution("lens.imaging.magnitude", self.magnitude, 5.0, 40.0)
+        self.check_distributions()
         if self.gain is not None:
             check_positive("lens.imaging.gain", self.gain)
         check_range("lens.imaging.n_exposures", self.n_exposures, 1, 10_000)
@@ -126,6 +133,14 @@ class LensSettings:
         bands = self.imaging.bands
         check_keys("lens.source.colours", self.source.colours, bands, bands)
         check_keys("lens.source.clump_colours", self.source.clump_colours, bands, bands)
+        if self.imaging.is_doubled and self.substructure.min_delta_chi2 > 0.0:
+            raise ConfigError(
+                "expected lens.substructure.min_delta_chi2 = 0 with imaging.is_doubled = true, "
+                "since Delta chi2 needs noise, but got min_delta_chi2 = "
+                f"{self.substructure.min_delta_chi2:g}",
+                value=self.substructure.min_delta_chi2,
+                allowed=0.0,
+            )
         for flaw in self.flaws:
             self._check_flaw(flaw)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from datagen.lenses.blocks import BLOCK, one_thread
+from datagen.lenses.blocks import in_blocks, one_thread
 from datagen.lenses.camera import Camera, Exposure, first_halos
 from datagen.lenses.draws import Draws
 from datagen.lenses.prior import Macro, draw_macro
@@ -39,7 +39,7 @@ class Simulated:
         images: Counts, (B, bands, side, side) float32.
         labels: Classes, (B,) int64.
         delta_chi2: Evidence for substructure beyond what a smooth lens explains, (B,) float32; 0
-            for the class no_sub, NaN where it was not asked for.
+            for the class no_sub, NaN where it was not asked for or images have no noise.
         truth: Columns of the table LENSES, (B,) each.
         substructure: Columns of the table SUBSTRUCTURE, one row per subhalo, rod or halo on the
             line of sight.
@@ -78,15 +78,11 @@ class Simulator:
         """
         settings = self.settings.resolved()
         camera = Camera.build(settings.imaging, self.device, self.dtype)
-        wanted = index.cpu()
-        starts, block_of = torch.unique(wanted // BLOCK, return_inverse=True)
-        parts = []
+        blocks, order = in_blocks(index.cpu())
         with one_thread(), torch.no_grad():
-            for number, start in enumerate(starts.tolist()):
-                block = torch.arange(start * BLOCK, (start + 1) * BLOCK)
-                rows = wanted[block_of == number] % BLOCK
-                parts.append(_rows(self._block(settings, camera, block), block, rows))
-        order = torch.argsort(torch.argsort(block_of, stable=True))
+            parts = [
+                _rows(self._block(settings, camera, block), block, rows) for block, rows in blocks
+            ]
         return _joined(parts, order)
 
     def _block(self, settings: LensSettings, camera: Camera, index: Tensor) -> Simulated:
@@ -97,7 +93,7 @@ class Simulator:
         exposure = camera.expose(smooth, macro)
         images, theta_main = exposure.smooth.clone(), macro.scenes.theta_e.clone()
         substructure = settings.substructure
-        need = self.with_delta_chi2 and substructure.has_delta_chi2
+        need = self.with_delta_chi2 and substructure.has_delta_chi2 and camera.has_noise
         need = need or substructure.min_delta_chi2 > 0.0
         delta_chi2 = torch.full((len(index),), 0.0 if need else torch.nan, dtype=torch.float64)
         delta_chi2[labels == NO_SUB] = 0.0

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from datagen.lenses import halos
-from datagen.lenses.distributions import parse
 from datagen.lenses.draws import Draws
 from datagen.lenses.prior import Macro
 from datagen.lenses.scene import Rods, Scenes, Subhalos
@@ -68,7 +67,7 @@ def draw_subhalos(lot: Lot, attempt: int) -> Subhalos:
     u = lot.uniform(name, 2)
     wanted = None
     if cdm.mass_fraction is not None:
-        wanted = parse(cdm.mass_fraction).quantile(u[:, 0]) * lot.mass_inside()
+        wanted = cdm.distribution("mass_fraction").quantile(u[:, 0]) * lot.mass_inside()
     if cdm.n_subhalos is not None:
         mean = torch.full_like(theta2_per_msun, cdm.n_subhalos)
     else:
@@ -90,7 +89,7 @@ def draw_subhalos(lot: Lot, attempt: int) -> Subhalos:
     x, y = lot.places(u, v)
     if cdm.radius_arcsec is not None:
         zero = torch.zeros_like(u[:, :1])
-        x, y = _polar(zero, zero, parse(cdm.radius_arcsec).quantile(u), v)
+        x, y = _polar(zero, zero, cdm.distribution("radius_arcsec").quantile(u), v)
     return _halos(lot, x, y, mass, theta2_per_msun[:, None], lot.macro.z_lens[:, None])
 
 
@@ -120,7 +119,10 @@ def draw_line_of_sight(lot: Lot) -> Subhalos | None:
 
 
 def _halos(lot: Lot, x: Tensor, y: Tensor, mass: Tensor, theta2: Tensor, z: Tensor) -> Subhalos:
-    """Give halos of the given masses [Msun] their radii [arcsec]; all (B, n)."""
+    """Give halos of the given masses [Msun] their radii [arcsec]; all (B, n).
+
+    The mass is that of the whole truncated profile; its radii are those of a halo of that M_200.
+    """
     cdm = lot.settings.substructure.cdm
     scale = halos.kpc_per_arcsec(z)
     some = mass.clamp_min(1.0)
@@ -135,9 +137,9 @@ def draw_rods(lot: Lot, attempt: int) -> Rods:
     rod, lens = lot.settings.substructure.rod, lot.macro.scenes
     u = lot.uniform(f"rod_{attempt}", 5)
     if rod.mass_fraction is not None:
-        theta2 = parse(rod.mass_fraction).quantile(u[:, 0]) * lot.mass_inside()
+        theta2 = rod.distribution("mass_fraction").quantile(u[:, 0]) * lot.mass_inside()
     else:
-        theta2 = parse(rod.mass_msun or "").quantile(u[:, 0]) * lot.theta2_per_msun()
+        theta2 = rod.distribution("mass_msun").quantile(u[:, 0]) * lot.theta2_per_msun()
     x, y = (place[:, 0] for place in lot.places(u[:, 3:4], u[:, 4:5]))
     if rod.is_centred:
         x, y = torch.zeros_like(lens.x), torch.zeros_like(lens.y)
@@ -145,7 +147,7 @@ def draw_rods(lot: Lot, attempt: int) -> Rods:
         x=x,
         y=y,
         angle=math.pi * u[:, 2],
-        length=parse(rod.length).quantile(u[:, 1]),
+        length=rod.distribution("length").quantile(u[:, 1]),
         theta_v=theta2.sqrt(),
         is_compensated=rod.is_compensated,
     )

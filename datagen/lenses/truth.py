@@ -24,7 +24,8 @@ def lens_columns(macro: Macro, exposure: Exposure) -> dict[str, Tensor]:
     names = ("theta_e", "q", "angle", "x", "y", "gamma_1", "gamma_2")
     columns = {name.upper(): getattr(scenes, name) for name in names}
     columns |= {"Z_LENS": macro.z_lens, "Z_SOURCE": macro.z_source, "SNR": exposure.snr}
-    sky = exposure.camera.sky_variance() ** 0.5
+    camera = exposure.camera
+    sky = camera.sky_variance() ** 0.5 if camera.has_noise else 0.0
     columns["SKY_SIGMA"] = torch.full_like(exposure.snr, sky)
     if scenes.multipoles is not None:
         for column, m in enumerate((3, 4)):

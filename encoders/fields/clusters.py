@@ -14,6 +14,7 @@ from torchmetrics import Metric
 
 from encoders.calibration import share_to_keep
 from encoders.fields.calibration import ONE_SIGMA, central_width
+from encoders.statistics import MAD_TO_SIGMA
 
 PROPERTIES = ("redshift", "richness")
 # Range of the residuals (z' - z) / (1 + z) and ln(richness' / richness), and of absolute errors in
@@ -21,8 +22,6 @@ PROPERTIES = ("redshift", "richness")
 RESIDUAL_LIMITS = (0.5, 4.0)
 PULL_LIMIT = 16.0
 N_BINS = 4096
-# Of a normal distribution: standard deviation / median absolute deviation.
-MAD_TO_SIGMA = 1.4826
 
 
 class ClusterEstimate(NamedTuple):

@@ -6,7 +6,6 @@ The steps from a folder to a training set stand in `images`, `splits` and `stret
 from __future__ import annotations
 
 import functools
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from datagen.errors import ConfigError
-from datagen.files import content_hash
 from datagen.lenses.format import CLASSES
 from encoders.data import FILLER, LoaderOptions, check_splits
+from encoders.lenses.identity import training_hash
 from encoders.lenses.images import ImageSet, Numbers, open_images
 from encoders.lenses.loaders import TASK, SplitLoaders, check_count
 from encoders.lenses.splits import choose, deal
@@ -87,7 +86,6 @@ class LensesDataModule(SplitLoaders):
         seed: Seed of splits, of the choice of training images, and of shuffling.
         splits: Fractions of images by split: train, val, test.
         n_train: Number of training images, as many of each class; None takes all.
-        min_delta_chi2: Images whose substructure is less detectable are left out; 0 takes all.
         side: Side to which images are cut or continued [px]; None leaves them as they are.
         stretch: Options of `fit_stretch`, and `n_images`: training images to which it is fitted.
         in_memory: Hold all images in memory.
@@ -101,7 +99,6 @@ class LensesDataModule(SplitLoaders):
         seed: int,
         splits: Mapping[str, float],
         n_train: int | None,
-        min_delta_chi2: float,
         side: int | None,
         stretch: Mapping[str, Any],
         in_memory: bool,
@@ -114,7 +111,7 @@ class LensesDataModule(SplitLoaders):
         self.data_dir, self.in_memory = Path(data_dir), in_memory
         self.splits = check_splits(splits)
         self.n_train, self.wanted_side = n_train, side
-        self.min_delta_chi2, self.stretch = min_delta_chi2, dict(stretch)
+        self.stretch = dict(stretch)
         self._datasets: dict[str, LensesDataset] = {}
 
     @functools.cached_property
@@ -149,9 +146,7 @@ class LensesDataModule(SplitLoaders):
     def data_hash(self, seed: int, splits: Mapping[str, float]) -> str:
         """Identify the images that train with some seed and fractions of splits."""
         train = self._numbers(seed, splits)["train"]
-        names = "\n".join(self.images.names[number] for number in train)
-        digest = hashlib.sha256(names.encode()).hexdigest()
-        return content_hash({"identity": self.images.identity, "names": digest})
+        return training_hash(self.images.identity, [self.images.names[n] for n in train])
 
     def dataset(self, split: str) -> LensesDataset:
         """Return the images of a split: train, val or test."""
@@ -167,28 +162,12 @@ class LensesDataModule(SplitLoaders):
         return dataset.__getitems__(places.tolist())
 
     def _numbers(self, seed: int, splits: Mapping[str, float]) -> dict[str, Numbers]:
-        images, seen = self.images, self._detectable()
-        names = [images.names[number] for number in seen]
-        dealt = deal(names, [images.given[number] for number in seen], seed, splits)
-        found = {split: seen[places] for split, places in dealt.items()}
+        images = self.images
+        found = deal(images.names, images.given, seed, splits)
         self._check_classes(found["train"])
         if self.n_train is not None:
             found["train"] = choose(found["train"], images.names, images.labels, seed, self.n_train)
         return found
-
-    def _detectable(self) -> Numbers:
-        """Return the numbers of images whose substructure can be seen, or which have none."""
-        images = self.images
-        has_any = images.labels != CLASSES.index("no_sub")
-        if self.min_delta_chi2 > 0 and np.isnan(images.delta_chi2[has_any]).any():
-            raise ConfigError(
-                f"expected data.min_delta_chi2 = 0 for images without truth, but got "
-                f"min_delta_chi2 = {self.min_delta_chi2} for {self.data_dir}",
-                self.min_delta_chi2,
-                0,
-            )
-        is_weak = has_any & (images.delta_chi2 < self.min_delta_chi2)
-        return np.flatnonzero(~is_weak)
 
     def _check_classes(self, train: Numbers) -> None:
         """Raise `ConfigError` if a class has no training image."""
@@ -197,7 +176,7 @@ class LensesDataModule(SplitLoaders):
             words = ", ".join(f"{name} = {n}" for name, n in zip(CLASSES, counts, strict=True))
             raise ConfigError(
                 f"expected training images of every class in {self.data_dir}, but got {words}; "
-                "make more images (data_gen.nfiles), or lower data.min_delta_chi2",
+                "make more images (data_gen.nfiles)",
                 counts.tolist(),
             )
 

@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from datagen.errors import ConfigError
 from encoders.lenses.inputs import check_images, check_inputs
-from encoders.lenses.resnet import start_he
+from encoders.lenses.resnet import Pairs, start_he
 
 GROWTH = 32
 BLOCKS = (6, 12, 48, 32)
@@ -85,6 +85,8 @@ class DenseLayer(nn.Module):
         n_in: Maps of the block's input and of all layers before.
         save_memory: See `DenseNet201`.
     """
+
+    foldable: ClassVar[Pairs] = (("conv1", "norm2"),)
 
     def __init__(self, n_in: int, save_memory: bool) -> None:
         super().__init__()

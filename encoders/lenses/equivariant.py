@@ -86,11 +86,13 @@ class SteerableConv(nn.Module):
 
     def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *more: Any) -> None:  # noqa: ANN401
         """Refuse coefficients that mean something else here, though their number fits."""
-        theirs = state.get(f"{prefix}basis_print", self.basis_print)
-        ours = self.basis_print
+        name, ours = f"{prefix}basis_print", self.basis_print
+        theirs = state.get(name, ours)
         if theirs.shape != ours.shape or not torch.allclose(theirs.to(ours), ours, 0.02, 0.02):
             *_, errors = more
             errors.append(f"{prefix}weights belong to another basis: another group?")
+            # What is refused must not say what our basis is.
+            state = state | {name: ours}
         super()._load_from_state_dict(state, prefix, *more)
 
     @torch.no_grad()

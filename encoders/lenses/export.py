@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import copy
 import importlib.util
+import itertools
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from datagen.errors import ConfigError
 from encoders.lenses.residual import HasPlain
@@ -21,12 +25,13 @@ def plain(network: nn.Module) -> nn.Module:
     and the result knows nothing of what happens to it later.
 
     Args:
-        network: Any network; a method `plain()` of its own or of a part comes first.
+        network: Any network; a method `plain()` of its own or of a part comes first. A part that
+            is no sequence names convolutions and the normalisations after them in `foldable`.
 
     Returns:
         Module of the same signature, without gradients.
     """
-    made = _replaced(copy.deepcopy(network)).eval().requires_grad_(False)
+    made = _replaced(copy.deepcopy(network).eval()).eval().requires_grad_(False)
     # torch's own types lack this argument.
     made.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return made
@@ -36,9 +41,28 @@ def _replaced(module: nn.Module) -> nn.Module:
     """Replace in a module all that knows an ordinary form of itself."""
     if isinstance(module, HasPlain):
         return module.plain()
+    for conv, norm in _pairs(module):
+        # torch's own types ask for classes of convolutions.
+        parts: Any = (module.get_submodule(conv), module.get_submodule(norm))
+        setattr(module, conv, fuse_conv_bn_eval(*parts))
+        setattr(module, norm, nn.Identity())
     for name, child in module.named_children():
         setattr(module, name, _replaced(child))
     return module
+
+
+def _pairs(module: nn.Module) -> Iterable[tuple[str, str]]:
+    """Return names of convolutions and of the normalisations of what they alone make."""
+    if not isinstance(module, nn.Sequential):
+        pairs: Iterable[tuple[str, str]] = getattr(module, "foldable", ())
+        return pairs
+    parts = list(module.named_children())
+    return [
+        (first, second)
+        for (first, conv), (second, norm) in itertools.pairwise(parts)
+        if isinstance(conv, nn.Conv1d | nn.Conv2d)
+        and isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d)
+    ]
 
 
 def save_onnx(network: nn.Module, path: Path, in_channels: int, side: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,18 +16,20 @@ from torch import Tensor
 from datagen.errors import DataFormatError, DataNotFoundError
 from datagen.files import content_hash
 from datagen.lenses.format import (
-    CLASSES,
     image_files,
     read_images,
     read_settings,
     read_truth,
     truth_of,
 )
+from encoders.lenses.identity import identity_of, image_name
 from encoders.lenses.public import ImageRecord, list_images, load
 
 Numbers = NDArray[np.int64]
 # Memory maps are cheap, but each one counts against the limit of the process.
 N_OPEN_FILES = 256
+# Files of a public set whose bytes tell it from other sets with the same names and sizes.
+N_HASHED = 32
 
 
 class Reader(Protocol):
@@ -50,8 +53,8 @@ class ImageSet:
         bands: Names of the channels.
         side: Side of an image [px].
         pixel_scale: [arcsec/px]; None where unknown.
-        noise: Median noise of the sky [counts]; None where unknown.
-        identity: Identifies settings and files.
+        noise: Median noise of the sky [counts]; 0 where images have none, None where unknown.
+        identity: Identifies the images: what a number means in sets with one identity.
         reader: Reads the pixels.
     """
 
@@ -163,7 +166,7 @@ def _simulated(folder: Path, files: list[Path]) -> ImageSet:
             )
     index = _column(truths, "INDEX", np.int64)
     return ImageSet(
-        names=[f"lens_{number:09d}" for number in index],
+        names=[image_name(number) for number in index],
         given=[None] * len(index),
         index=index,
         labels=_column(truths, "CLASS", np.int64),
@@ -172,7 +175,7 @@ def _simulated(folder: Path, files: list[Path]) -> ImageSet:
         side=side,
         pixel_scale=float(settings["pixel_scale"]),
         noise=float(np.median(_column(truths, "SKY_SIGMA", np.float64))),
-        identity=content_hash(settings),
+        identity=identity_of(settings),
         reader=ShardReader(files, [len(truth) for truth in truths]),
     )
 
@@ -202,9 +205,17 @@ def _public(folder: Path) -> ImageSet:
         side=height,
         pixel_scale=None,
         noise=None,
-        identity=content_hash({"shape": list(first.shape), "classes": list(CLASSES)}),
+        identity=_identity_of_files([record.path for record in records], names),
         reader=FileReader([record.path for record in records], tuple(first.shape)),
     )
+
+
+def _identity_of_files(paths: list[Path], names: list[str]) -> str:
+    """Return the hash of names and sizes of all files and of the bytes of a few of them."""
+    read = np.unique(np.linspace(0, len(paths) - 1, N_HASHED).round().astype(int))
+    digests = [hashlib.sha256(paths[number].read_bytes()).hexdigest() for number in read]
+    sizes = [path.stat().st_size for path in paths]
+    return content_hash({"names": names, "sizes": sizes, "digests": digests})
 
 
 def _label(record: ImageRecord) -> int:

@@ -52,7 +52,13 @@ class SplitLoaders(LightningDataModule):
             rank=rank,
             world_size=world_size,
         )
-        return make_loader(self.dataset(split), options, split == "train", collate=as_it_is)
+        return make_loader(
+            self.dataset(split),
+            options,
+            split == "train",
+            collate=as_it_is,
+            leaves_single=self.n_per_item == 1,
+        )
 
 
 def check_count(name: str, count: int | None) -> None:

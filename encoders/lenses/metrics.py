@@ -38,7 +38,6 @@ class Answers:
     @classmethod
     def from_rows(cls, rows: Tensor) -> Answers:
         """Split the rows that `Predictions` returns."""
-        rows = rows.cpu()
         first = torch.from_numpy(np.unique(rows[:, 1].numpy(), return_index=True)[1])
         labels, index, delta_chi2 = rows[first, :3].unbind(dim=1)
         return cls(rows[first, 3:], labels.long(), index.long(), delta_chi2)
@@ -51,8 +50,9 @@ class Answers:
 class Predictions(Metric):
     """Collects answers of all processes; images with weight 0 do not count.
 
-    A row of the state holds label, index, Delta chi2 and the logits of one image: a test set is a
-    few megabytes, and figures that need the order of the answers are exact.
+    Label, index, Delta chi2 and the logits of each image are kept: a test set is a few megabytes,
+    and figures that need the order of the answers are exact. Double precision begins on the CPU:
+    not all devices have it.
 
     Args:
         **kwargs: Options of `torchmetrics.Metric`.
@@ -61,11 +61,13 @@ class Predictions(Metric):
     higher_is_better = None
     is_differentiable = False
     full_state_update = False
-    rows: list[Tensor]
+    numbers: list[Tensor]
+    values: list[Tensor]
 
     def __init__(self, **kwargs: Any) -> None:  # noqa: ANN401 - torchmetrics
         super().__init__(**kwargs)
-        self.add_state("rows", default=[], dist_reduce_fx="cat")
+        self.add_state("numbers", default=[], dist_reduce_fx="cat")
+        self.add_state("values", default=[], dist_reduce_fx="cat")
 
     def update(self, logits: Tensor, batch: dict[str, Tensor]) -> None:
         """Collect a batch.
@@ -74,17 +76,22 @@ class Predictions(Metric):
             logits: (B, K).
             batch: `labels`, `index`, `delta_chi2` and `weight` (B,).
         """
-        known = [batch[name].double() for name in ("labels", "index", "delta_chi2")]
-        rows = torch.cat((torch.stack(known, dim=1), logits.detach().double()), dim=1)
-        self.rows.append(rows[batch["weight"] > 0])
+        counts = batch["weight"] > 0
+        numbers = torch.stack((batch["labels"], batch["index"]), dim=1)
+        values = torch.cat((batch["delta_chi2"][:, None].float(), logits.detach().float()), dim=1)
+        self.numbers.append(numbers[counts])
+        self.values.append(values[counts])
 
     def compute(self) -> Tensor:
-        """Return all rows (n, 3 + K), float64; `Answers.from_rows` reads them."""
-        return dim_zero_cat(self.rows) if len(self.rows) else torch.zeros(0, 3).double()
+        """Return rows of label, index, Delta chi2 and logits (n, 3 + K), float64, on the CPU."""
+        if not len(self.numbers):
+            return torch.zeros(0, 3).double()
+        parts = (dim_zero_cat(self.numbers), dim_zero_cat(self.values))
+        return torch.cat([part.cpu().double() for part in parts], dim=1)
 
 
 class Running(Metric):
-    """Mean loss and accuracy over the images of an epoch, in all processes.
+    """Mean loss and accuracy over the images since it was reset, in all processes.
 
     Args:
         **kwargs: Options of `torchmetrics.Metric`.
@@ -93,11 +100,14 @@ class Running(Metric):
     higher_is_better = None
     is_differentiable = False
     full_state_update = False
-    sums: Tensor
+    loss: Tensor
+    counts: Tensor
 
     def __init__(self, **kwargs: Any) -> None:  # noqa: ANN401 - torchmetrics
         super().__init__(**kwargs)
-        self.add_state("sums", default=torch.zeros(3).double(), dist_reduce_fx="sum")
+        # Not in double precision, which some devices lack; integers are exact.
+        self.add_state("loss", default=torch.zeros(()), dist_reduce_fx="sum")
+        self.add_state("counts", default=torch.zeros(2, dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, loss: Tensor, n_right: Tensor, n_images: int) -> None:
         """Count a batch.
@@ -107,13 +117,14 @@ class Running(Metric):
             n_right: Number of images whose class was found, a scalar.
             n_images: Images in the batch.
         """
-        total = loss.detach().double() * n_images
-        self.sums += torch.stack((total, n_right.double(), torch.full_like(total, n_images)))
+        self.loss += loss.detach().float() * n_images
+        self.counts[0] += n_right
+        self.counts[1] += n_images
 
     def compute(self) -> dict[str, Tensor]:
         """Return `epoch_loss` and `accuracy`, float32."""
-        loss, n_right, n_images = self.sums
-        return {"epoch_loss": (loss / n_images).float(), "accuracy": (n_right / n_images).float()}
+        n_right, n_images = self.counts
+        return {"epoch_loss": self.loss / n_images, "accuracy": n_right / n_images}
 
 
 def accuracy(probabilities: Tensor, labels: Tensor) -> float:

@@ -29,6 +29,7 @@ from encoders.lenses.metrics import (
     auroc_ovr,
     calibration_error,
 )
+from encoders.lenses.residual import RunningNorm
 from encoders.lenses.stretch import Stretch
 from encoders.schedules import build_scheduler
 
@@ -112,13 +113,9 @@ class LensModule(LightningModule):
         super().train(mode)
         if mode and self.freeze_norm:
             for part in self.modules():
-                if isinstance(part, nn.modules.batchnorm._BatchNorm):
+                if isinstance(part, nn.modules.batchnorm._BatchNorm | RunningNorm):
                     part.eval()
         return self
-
-    def on_train_epoch_start(self) -> None:
-        """Forget the images of the epoch before."""
-        self.running.reset()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of a batch."""
@@ -152,6 +149,8 @@ class LensModule(LightningModule):
         }
         if self.running.update_called:
             values |= {f"train/{name}": value for name, value in self.running.compute().items()}
+            # Not at the start of an epoch: a validation may come after half of one, or after two.
+            self.running.reset()
         self._log(values | {"val/temperature": float(self.temperature)})
 
     def on_test_epoch_start(self) -> None:
@@ -166,11 +165,6 @@ class LensModule(LightningModule):
         """Log the figures at the temperature and threshold of the validation images."""
         answers = self.tested = Answers.from_rows(self.test_answers.compute())
         self._log({f"test/{name}": value for name, value in self.figures(answers).items()})
-
-    def predict_step(self, batch: Batch, batch_idx: int = 0) -> Batch:
-        """Return `probabilities` (B, n_classes) and whatever else the batch carries."""
-        found = {"probabilities": self.probabilities(batch["images"])}
-        return found | {key: value for key, value in batch.items() if key != "images"}
 
     def figures(self, answers: Answers) -> dict[str, float]:
         """Return the figures of some answers by name.

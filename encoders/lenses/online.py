@@ -17,6 +17,7 @@ from datagen.lenses.format import CLASSES
 from datagen.lenses.settings import lens_settings
 from datagen.lenses.simulate import Simulated, Simulator
 from encoders.data import FILLER, LoaderOptions
+from encoders.lenses.identity import identity_of
 from encoders.lenses.loaders import TASK, SplitLoaders, check_count
 from encoders.lenses.stretch import fit_side, fit_stretch
 
@@ -110,14 +111,23 @@ class LensesOnlineDataModule(SplitLoaders):
             "stretch": self._fit_stretch(),
             "n_train": self.counts["train"],
             "data_hash": self.data_hash(seed, self.counts),
-            "identity": content_hash({"lens": self.content, "seed": seed}),
+            "identity": identity_of({"lens": self.content, "seed": seed}),
             "splits": dict(self.counts),
             "split_seed": seed,
+            # Numbers of the images of each split, from the first one to before the last one.
+            "ranges": {split: self._range(split) for split in self.firsts},
         }
+
+    def _range(self, split: str) -> list[int | None]:
+        """Return the first number of a split, and the one after its last; None: there is no end."""
+        first = self.firsts[split]
+        has_end = split != "train" or not self.is_endless
+        return [first, first + self.counts[split] if has_end else None]
 
     def data_hash(self, seed: int, splits: Mapping[str, float]) -> str:
         """Identify the images that train with some seed and numbers of images by split."""
-        known = {"lens": self.content, "seed": seed, "is_endless": self.is_endless}
+        identity = identity_of({"lens": self.content, "seed": seed})
+        known = {"identity": identity, "is_endless": self.is_endless}
         return content_hash(known | {"splits": dict(splits)})
 
     def dataset(self, split: str) -> BlockDataset:

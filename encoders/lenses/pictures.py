@@ -14,16 +14,21 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
+from scipy import stats
 from torch import Tensor
 
 from encoders.lenses.metrics import Answers, BinnedAccuracy, area, confusion, roc_curve
 
 SIZE_INCH = 4.5
 DPI = 100
+# A bin of Delta chi2 that ends above is called open.
+OPEN_EDGE = 1e6
 CHANCE: dict[str, Any] = {"color": "0.6", "linewidth": 0.8, "linestyle": "--"}
 
 
-def draw_history(epochs: Sequence[int], values: Mapping[str, Sequence[float]], name: str) -> Figure:
+def draw_history(
+    epochs: Sequence[float], values: Mapping[str, Sequence[float]], name: str
+) -> Figure:
     """Draw a figure of training and validation against the epoch.
 
     Args:
@@ -80,24 +85,38 @@ def draw_confusion(probabilities: Tensor, labels: Tensor, classes: Sequence[str]
     return figure
 
 
-def draw_detectability(found: BinnedAccuracy, n_classes: int) -> Figure:
-    """Draw the accuracy against Delta chi2, with the standard error of each bin.
+def draw_detectability(
+    curves: Mapping[str, BinnedAccuracy], n_classes: int, false_alarms: float | None = None
+) -> Figure:
+    """Draw shares of images with substructure against Delta chi2, with Wilson intervals of 68 %.
 
     Args:
-        found: Accuracy in bins.
+        curves: By what they are called; all with the same images, one at least. Empty bins are
+            left out.
         n_classes: Tells what chance would give.
+        false_alarms: Share of the images without substructure in which some was found.
     """
     figure, axes = _empty(width=2 * SIZE_INCH)
-    places = np.arange(len(found.accuracy))
-    n_images = np.maximum(found.n_images, 1)
-    error = np.sqrt(found.accuracy * (1 - found.accuracy) / n_images)
-    axes.errorbar(places, found.accuracy, error, fmt="o", capsize=2)
-    axes.axhline(1 / n_classes, **CHANCE)
-    names = [f"{low:g}-{high:g}" for low, high in itertools.pairwise(found.edges)]
-    names[-1] = f">{found.edges[-2]:g}"
-    labels = [f"{name}\n({n})" for name, n in zip(names, found.n_images, strict=True)]
-    axes.set_xticks(places, labels)
-    axes.set(xlabel=r"$\Delta\chi^2$ (images)", ylabel="accuracy", ylim=(0, 1.02))
+    first = next(iter(curves.values()))
+    shown = np.flatnonzero(first.n_images)
+    for number, (label, curve) in enumerate(curves.items()):
+        places = np.arange(len(shown)) + 0.16 * (number - (len(curves) - 1) / 2)
+        value = curve.accuracy[shown]
+        ends = np.array([_interval(curve, place) for place in shown.tolist()]).reshape(-1, 2)
+        errors = np.abs(ends.T - value)
+        axes.errorbar(places, value, errors, fmt="o-", capsize=3, markersize=4, label=label)
+    axes.axhline(1 / n_classes, label="class by chance", **CHANCE)
+    if false_alarms is not None:
+        label = "any found where there is none"
+        axes.axhline(false_alarms, color="C0", linewidth=0.8, linestyle=":", label=label)
+    names = [
+        f"{low:g}-{high:g}" if high < OPEN_EDGE else f"> {low:g}"
+        for low, high in itertools.pairwise(first.edges)
+    ]
+    labels = [f"{names[place]}\n({first.n_images[place]})" for place in shown]
+    axes.set_xticks(range(len(shown)), labels, fontsize="small")
+    axes.set(xlabel=r"$\Delta\chi^2$ of the substructure (images)", ylabel="share", ylim=(0, 1.03))
+    figure.legend(loc="outside upper center", ncols=2)
     return figure
 
 
@@ -136,6 +155,14 @@ def pixels(figure: Figure) -> NDArray[np.uint8]:
     canvas: Any = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def _interval(curve: BinnedAccuracy, place: int) -> tuple[float, float]:
+    """Return the Wilson interval of one bin, which one standard deviation covers."""
+    n_images = int(curve.n_images[place])
+    test = stats.binomtest(round(curve.accuracy[place] * n_images), n_images)
+    found = test.proportion_ci(2 * stats.norm.cdf(1) - 1, method="wilson")
+    return float(found.low), float(found.high)
 
 
 def _empty(width: float = SIZE_INCH) -> tuple[Figure, Axes]:

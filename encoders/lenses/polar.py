@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import grid_sample
 
 from datagen.errors import ConfigError
+from encoders.statistics import MAD_TO_SIGMA
 
 CENTRES = ("image", "flux")
 # Light is what exceeds the sky by so many standard deviations, and this fraction of the range.
@@ -118,7 +119,7 @@ def light_of(images: Tensor) -> Tensor:
     """
     flat = images.float().flatten(2)
     above = flat - flat.median(dim=-1, keepdim=True).values
-    noise = 1.4826 * above.abs().median(dim=-1, keepdim=True).values
+    noise = MAD_TO_SIGMA * above.abs().median(dim=-1, keepdim=True).values
     least = torch.minimum(N_SIGMA * noise, (1 - ALWAYS_LIGHT) * above.amax(dim=-1, keepdim=True))
     light = (above - least).clamp(min=0).mean(dim=1)
     return light.view(len(images), *images.shape[-2:])

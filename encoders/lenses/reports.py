@@ -37,7 +37,7 @@ class LensReports(ReportCallback):
     """Arrays, plots, weights and figures in a folder of the run, written by the first process.
 
     - `loss.npy`, `accuracy.npy`: a row per validation (epochs done, training, validation), and
-      plots of them.
+      plots of them; training since the validation before.
     - `best_weights.pt`: state dict of the network of the best checkpoint.
     - `test.json`, `predictions.npz`, `roc.npz`, `confusion.npy`, and plots of ROC curves, confusion
       and, where it is known, accuracy against Delta chi2.
@@ -76,7 +76,7 @@ class LensReports(ReportCallback):
         names = [name for pair in HISTORY.values() for name in pair]
         found = trainer.callback_metrics
         row = {name: float(found.get(name, float("nan"))) for name in names}
-        self.history.append({"epoch": trainer.current_epoch + 1, **row})
+        self.history.append({"epoch": epochs_done(trainer), **row})
         if not trainer.is_global_zero:
             return
         for name, pair in HISTORY.items():
@@ -95,7 +95,7 @@ class LensReports(ReportCallback):
         """Draw the history, and keep the best weights alone."""
         if not trainer.is_global_zero or not self.history:
             return
-        epochs = [int(row["epoch"]) for row in self.history]
+        epochs = [row["epoch"] for row in self.history]
         for name, pair in HISTORY.items():
             rows = {key.split("/")[0]: [row[key] for row in self.history] for key in pair}
             self._save(trainer, name, pictures.draw_history(epochs, rows, name))
@@ -120,6 +120,10 @@ class LensReports(ReportCallback):
             "temperature": float(module.temperature),
             "unsure_threshold": float(module.unsure_threshold),
             "classes": classes,
+            # What tells whether two tests can be compared.
+            "identity": module.card["identity"],
+            "splits": module.card["splits"],
+            "network": dict(module.hparams["network"]),
             "accuracy_by_delta_chi2": None if binned is None else _plain(binned),
         }
         write_json(self._path(trainer, "test.json"), figures)
@@ -146,7 +150,7 @@ class LensReports(ReportCallback):
         }
         binned = self._binned(answers)
         if binned is not None:
-            drawn["delta_chi2"] = pictures.draw_detectability(binned, len(classes))
+            drawn["delta_chi2"] = pictures.draw_detectability({"class found": binned}, len(classes))
         return drawn
 
     def _binned(self, answers: Answers) -> BinnedAccuracy | None:
@@ -171,6 +175,12 @@ class LensReports(ReportCallback):
 
     def _save(self, trainer: Trainer, name: str, figure: Figure) -> None:
         write_bytes(self._path(trainer, f"{name}.png"), pictures.png(figure))
+
+
+def epochs_done(trainer: Trainer) -> float:
+    """Return the epochs of a training so far; a validation may come in the middle of one."""
+    n_batches = trainer.fit_loop.batch_idx + 1
+    return trainer.current_epoch + n_batches / trainer.num_training_batches
 
 
 def _plain(binned: BinnedAccuracy) -> dict[str, list[float | None]]:

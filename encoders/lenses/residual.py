@@ -23,6 +23,14 @@ class HasPlain(Protocol):
         """Return that ordinary module, which shares nothing with this one."""
 
 
+class RunningNorm(nn.Module, ABC):
+    """A normalisation of our own that keeps statistics of what it has seen, as torch's do."""
+
+    @abstractmethod
+    def affine(self) -> tuple[Tensor, Tensor]:
+        """Return the scale and shift of every channel at evaluation (C,)."""
+
+
 class Fields(ABC):
     """What stands between the layers: how fields are convolved, normalised and made invariant."""
 

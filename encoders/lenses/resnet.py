@@ -17,6 +17,9 @@ WIDTHS = (64, 128, 256, 512)
 BOTTLENECKS = (3, 4, 23, 3)
 EXPANSION = 4
 
+# Names of convolutions and of the normalisations after them.
+Pairs = tuple[tuple[str, str], ...]
+
 
 class ResNet18(nn.Module):
     """ResNet-18: four stages of two blocks `relu(x + f(x))`, global mean, one linear layer.
@@ -39,6 +42,8 @@ class ResNet18(nn.Module):
     # Where weights files of other bands and classes differ, see `encoders.lenses.weights`.
     stem_name: ClassVar[str] = "conv1"
     head_name: ClassVar[str] = "fc"
+    # See `encoders.lenses.export.plain`.
+    foldable: ClassVar[Pairs] = (("conv1", "bn1"),)
 
     def __init__(self, in_channels: int, n_classes: int, side: int) -> None:
         super().__init__()
@@ -76,6 +81,8 @@ class BasicBlock(nn.Module):
         n_out: Output channels.
         stride: Stride of the first convolution [px of its input].
     """
+
+    foldable: ClassVar[Pairs] = (("conv1", "bn1"), ("conv2", "bn2"))
 
     def __init__(self, n_in: int, n_out: int, stride: int) -> None:
         super().__init__()
@@ -152,6 +159,8 @@ class Bottleneck(nn.Module):
         width: Channels of the 3x3 convolution; the block returns four times as many.
         stride: Stride of the 3x3 convolution [px of its input].
     """
+
+    foldable: ClassVar[Pairs] = (("conv1", "norm2"), ("conv2", "norm3"))
 
     def __init__(self, n_in: int, width: int, stride: int) -> None:
         super().__init__()

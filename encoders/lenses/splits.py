@@ -70,15 +70,22 @@ def choose(
         names: Names of all images of the set (n,).
         labels: Classes of all images of the set (n,).
         seed: Another seed gives another choice.
-        n_train: How many to choose, >= 1.
+        n_train: How many to choose.
 
     Returns:
         Numbers of the chosen images, in rising order.
 
     Raises:
-        ConfigError: A class has too few images.
+        ConfigError: A class has too few images, or would get none.
     """
     classes = np.unique(labels[numbers])
+    if n_train < len(classes):
+        raise ConfigError(
+            f"expected data.n_train >= {len(classes)}, an image of each class, but got n_train = "
+            f"{n_train}",
+            n_train,
+            len(classes),
+        )
     chosen: list[int] = []
     for place, label in enumerate(classes):
         wanted = n_train // len(classes) + (place < n_train % len(classes))

@@ -13,10 +13,9 @@ from torch.nn.functional import pad
 
 from datagen.errors import ConfigError
 from encoders.lenses.preprocessing import Preprocessing
+from encoders.statistics import MAD_TO_SIGMA
 
 KINDS = ("asinh", "linear")
-# Standard deviation / median absolute deviation of a normal distribution.
-MAD_TO_SIGMA = 1.4826
 
 
 class Stretch(nn.Module):
@@ -96,7 +95,7 @@ def fit_stretch(images: Tensor, options: Mapping[str, Any], noise: float | None)
         images: (n, C, side, side) [counts].
         options: `kind`, `steps`, `threshold`, and `softening`: a number [counts], or None for the
             noise (asinh) and 1 (linear).
-        noise: Noise of the sky [counts]; None measures it.
+        noise: Noise of the sky [counts]; None, and 0 of images without noise, measure it.
 
     Returns:
         The arguments of `Stretch` besides the side, plain values.

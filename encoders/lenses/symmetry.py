@@ -16,7 +16,7 @@ from torch.nn.functional import relu
 from datagen.errors import ConfigError
 from encoders.lenses.e2cnn_compat import enn, gspaces
 from encoders.lenses.equivariant import SteerableConv
-from encoders.lenses.residual import Fields, affine_of
+from encoders.lenses.residual import Fields, RunningNorm, affine_of
 
 # Highest rotation frequency of the fields of SO(2) and O(2).
 MAX_FREQUENCY = 3
@@ -141,7 +141,7 @@ class FieldNorm(nn.Module):
         return scale.repeat_interleave(self.size), shift.repeat_interleave(self.size)
 
 
-class VectorNorm(nn.Module):
+class VectorNorm(RunningNorm):
     """Divides fields of two channels that rotate into each other by their root mean square.
 
     There is no mean to subtract: a vector field has none that rotations leave alone.

@@ -75,7 +75,15 @@ def load_pretrained(network: nn.Module, path: Path) -> None:
     _keep_own_head(state, own, getattr(network, "head_name", None))
     state |= {k: v for k, v in own.items() if k.endswith(COUNTS) and k not in state}
     _check_same(path, state, own)
-    network.load_state_dict(state)
+    before = {name: value.clone() for name, value in own.items()}
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:  # a part of the network refuses what has the right shape
+        network.load_state_dict(before)
+        reason = str(error).splitlines()[-1].strip()
+        raise CheckpointError(
+            f"pretrained weights {path} are of another network: {reason}", str(path)
+        ) from error
 
 
 def read_state(path: Path) -> State:

@@ -73,7 +73,7 @@ def _manifest(
             "split": part.split,
             "n_images": len(result.predictions),
             "n_failed": len(result.failures),
-            "input_bytes": sum(part.sizes),
+            "input_bytes": sum(size for size in part.sizes if size > 0),
         }
         for part, result in zip(parts, results, strict=True)
     ]

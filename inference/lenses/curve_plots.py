@@ -7,6 +7,8 @@ from astropy.table import Table
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from encoders.lenses.pictures import CHANCE
+
 
 def draw_curve(curve: Table, pairs: Table) -> Figure:
     """Return accuracy, and differences to the reference, against the number of training images.
@@ -28,7 +30,7 @@ def draw_curve(curve: Table, pairs: Table) -> Figure:
     panels[0].set(ylabel=f"accuracy of the test ({percent} intervals)")
     panels[0].legend(loc="lower right")
     if len(pairs):
-        panels[1].axhline(0, color="0.6", linewidth=0.8, linestyle="--")
+        panels[1].axhline(0, **CHANCE)
         reference = pairs["reference"][0]
         panels[1].set(ylabel=f"accuracy - accuracy of {reference}, same images")
     ticks = sorted(set(curve["n_train"].tolist()))

@@ -6,14 +6,14 @@ import io
 import itertools
 import logging
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from astropy.table import Table
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 from scipy import stats
 
@@ -22,6 +22,7 @@ from datagen import files
 from datagen.errors import DataFormatError, DataNotFoundError
 from inference.lenses.curve_plots import draw_curve
 from inference.lenses.curve_settings import CurveSettings
+from inference.lenses.intervals import Scores, paired_interval, seeds_interval
 from inference.pictures import save_png
 from inference.survey.matching import wilson_interval
 
@@ -37,20 +38,36 @@ class Run:
     Args:
         folder: Of the run.
         model: Name of the classifier.
+        network: Options of its network.
         n_train: Number of training images.
         seed: Of the training.
-        index: Numbers of the test images, rising (n,).
+        identity: Of the set of images.
+        index: Numbers of the test images in the set (n,).
+        labels: Their classes (n,).
         is_right: Whether the class of each was found (n,).
         auroc: Mean area under the ROC curve, one class against the rest.
     """
 
     folder: Path
     model: str
+    network: dict[str, Any]
     n_train: int
     seed: int
+    identity: str
     index: NDArray[np.int64]
+    labels: NDArray[np.int64]
     is_right: Flags
     auroc: float
+
+    @property
+    def key(self) -> tuple[str, int, int]:
+        """What only one run may have."""
+        return self.model, self.n_train, self.seed
+
+    @property
+    def scores(self) -> Scores:
+        """One for each image whose class was found."""
+        return Scores(self.identity, self.index, self.is_right.astype(np.float64))
 
 
 def evaluate_curve(cfg: DictConfig) -> int:
@@ -101,6 +118,8 @@ def compare(settings: CurveSettings) -> tuple[Table, Table]:
 def read_runs(folder: Path) -> list[Run]:
     """Return the runs below a folder that were tested, by model, number of images and seed.
 
+    Networks of one model with other options are other models; what differs is added to the names.
+
     Raises:
         DataNotFoundError: There is none.
         DataFormatError: Results are damaged, or two runs have the same model, number and seed.
@@ -115,9 +134,9 @@ def read_runs(folder: Path) -> list[Run]:
         )
     if len(tested) < len(configs):
         log.warning("%d of %d runs have no test results", len(configs) - len(tested), len(configs))
-    runs = sorted(map(_read, tested), key=lambda run: (run.model, run.n_train, run.seed))
+    runs = sorted(_with_names(list(map(_read, tested))), key=lambda run: run.key)
     for first, second in itertools.pairwise(runs):
-        if (first.model, first.n_train, first.seed) == (second.model, second.n_train, second.seed):
+        if first.key == second.key:
             raise DataFormatError(
                 f"{first.folder} and {second.folder} both have model = {first.model}, n_train = "
                 f"{first.n_train}, seed = {first.seed}; remove one of them",
@@ -126,52 +145,10 @@ def read_runs(folder: Path) -> list[Run]:
     return runs
 
 
-def mean_interval(values: ArrayLike, confidence: float) -> tuple[float, float]:
-    """Return the interval of the mean of two or more values, by Student's t.
-
-    mean +- t s / sqrt(n), with t the quantile of n - 1 degrees of freedom.
-    """
-    sample = np.asarray(values, np.float64)
-    mean = sample.mean()
-    quantile = stats.t.ppf((1 + confidence) / 2, len(sample) - 1)
-    half = float(quantile * sample.std(ddof=1) / np.sqrt(len(sample)))
-    return float(mean) - half, float(mean) + half
-
-
-def paired_interval(
-    correct_a: Sequence[Flags], correct_b: Sequence[Flags], confidence: float = 0.95
-) -> tuple[float, float, float]:
-    """Return by how much accuracy a exceeds accuracy b, with an interval.
-
-    Both classifiers answer the same images, so that images which are hard for both cancel. With
-    several seeds the interval is Student's t over the differences of the seeds, which holds the
-    chance of images as well as that of trainings where every seed tests on images of its own. With
-    one seed it is the normal one over images: of n images a alone gets `p` n right and b alone
-    `q` n, difference p - q, variance (p + q - (p - q)^2) / n (McNemar 1947,
-    doi:10.1007/BF02295996; Agresti, Categorical Data Analysis, 11.1).
-
-    Args:
-        correct_a: For each seed, which images a got right (n,).
-        correct_b: The same for b, for the same seeds and images.
-        confidence: Of the interval.
-
-    Returns:
-        Difference, lower and upper end.
-    """
-    changes = [a.astype(np.float64) - b for a, b in zip(correct_a, correct_b, strict=True)]
-    differences = [float(change.mean()) for change in changes]
-    mean = float(np.mean(differences))
-    if len(changes) > 1:
-        return mean, *mean_interval(differences, confidence)
-    error = float(np.sqrt(changes[0].var() / len(changes[0])))
-    half = float(stats.norm.ppf((1 + confidence) / 2)) * error
-    return mean, mean - half, mean + half
-
-
 def _interval(group: Sequence[Run], confidence: float) -> tuple[float, float]:
     """Return the interval of the accuracy over seeds; with one seed over images (Wilson)."""
     if len(group) > 1:
-        return mean_interval([run.is_right.mean() for run in group], confidence)
+        return seeds_interval([run.scores for run in group], confidence)
     right = group[0].is_right
     z = float(stats.norm.ppf((1 + confidence) / 2))
     low, high = wilson_interval(right.sum(), len(right), z)
@@ -180,6 +157,9 @@ def _interval(group: Sequence[Run], confidence: float) -> tuple[float, float]:
 
 def _pairs(groups: dict[tuple[str, int], list[Run]], settings: CurveSettings) -> Table:
     """Return the differences to the reference for the seeds that both have."""
+    names = sorted({model for model, _ in groups})
+    if settings.reference not in (None, *names):
+        log.warning("evaluate.reference = %s is none of %s", settings.reference, ", ".join(names))
     rows = []
     for (model, n_train), group in groups.items():
         others = {run.seed: run for run in groups.get((settings.reference or "", n_train), [])}
@@ -188,20 +168,36 @@ def _pairs(groups: dict[tuple[str, int], list[Run]], settings: CurveSettings) ->
             continue
         for run, other in both:
             _check_same_images(run, other)
-        right = ([run.is_right for run, _ in both], [other.is_right for _, other in both])
-        difference = paired_interval(*right, settings.confidence)
+        scores = ([run.scores for run, _ in both], [other.scores for _, other in both])
+        difference = paired_interval(*scores, settings.confidence)
         rows.append((model, settings.reference, n_train, len(both), *difference))
     names = ["model", "reference", "n_train", "n_seeds", "difference", "low", "high"]
     return Table(rows=rows or None, names=names, dtype=[str, str, int, int, *[float] * 3])
 
 
 def _check_same_images(run: Run, other: Run) -> None:
-    if not np.array_equal(run.index, other.index):
+    is_same = run.identity == other.identity and np.array_equal(run.index, other.index)
+    if not is_same or not np.array_equal(run.labels, other.labels):
         raise DataFormatError(
             f"expected {run.folder} and {other.folder} to have tested on the same images, but they "
             "differ; train both again with the same data.seed, data.splits and images",
             value=str(run.folder),
         )
+
+
+def _with_names(runs: Sequence[Run]) -> list[Run]:
+    """Add to the names of models what differs in the networks of one model."""
+    networks: dict[str, list[dict[str, Any]]] = {}
+    for run in runs:
+        networks.setdefault(run.model, []).append(run.network)
+    return [replace(run, model=_name(run, networks[run.model])) for run in runs]
+
+
+def _name(run: Run, networks: Sequence[Mapping[str, Any]]) -> str:
+    keys = sorted({key for network in networks for key in network})
+    differing = [key for key in keys if any(n.get(key) != networks[0].get(key) for n in networks)]
+    words = [f"{key}={run.network.get(key)}" for key in differing]
+    return " ".join([run.model, *words])
 
 
 def _results(config: Path) -> Path:
@@ -211,15 +207,24 @@ def _results(config: Path) -> Path:
 def _read(config: Path) -> Run:
     """Read the results of a run from where `LensReports` writes them."""
     results = _results(config)
+    found = _read_figures(results / "test.json")
     try:
         cfg: Any = OmegaConf.load(config)
-        found = files.read_json(results / "test.json")
         with np.load(results / "predictions.npz", allow_pickle=False) as content:
             index, labels, p = (content[key] for key in ("index", "labels", "probabilities"))
-        n_train = int(cfg.data.n_train)
         is_right = np.asarray(p.argmax(axis=1) == labels)
-        seed, auroc = int(cfg.seed), float(found["auroc"])
-        return Run(results.parent, str(cfg.task_name), n_train, seed, index, is_right, auroc)
+        return Run(
+            folder=results.parent,
+            model=str(cfg.task_name),
+            network=dict(found["network"]),
+            n_train=int(cfg.data.n_train),
+            seed=int(cfg.seed),
+            identity=str(found["identity"]),
+            index=index,
+            labels=labels,
+            is_right=is_right,
+            auroc=float(found["auroc"]),
+        )
     except Exception as error:  # damaged files make their readers raise many unrelated classes
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataFormatError(
@@ -227,3 +232,17 @@ def _read(config: Path) -> Run:
             "remove it, or train it again",
             value=str(results.parent),
         ) from error
+
+
+def _read_figures(path: Path) -> dict[str, Any]:
+    """Read `test.json`; raise `DataFormatError` unless it says on which data the test was."""
+    found: dict[str, Any] = files.read_json(path)
+    missing = [key for key in ("identity", "splits", "network") if key not in found]
+    if missing:
+        raise DataFormatError(
+            f"expected {path} to say with which data and network the test was, but it lacks "
+            f"{', '.join(missing)}, as the results of older versions do; train and test again",
+            value=str(path),
+            allowed=missing,
+        )
+    return found

@@ -3,34 +3,16 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from datagen import files
 from datagen.errors import ConfigError, DataNotFoundError
-from datagen.lenses.format import CLASSES, image_files
-from encoders.data import SPLITS, assign_split
+from datagen.lenses.format import CLASSES, image_files, is_dataset, truth_of
+from encoders.data import SPLITS
 from encoders.lenses.public import ImageRecord, list_images
-
-
-@dataclass(frozen=True)
-class Training:
-    """Which images of a simulated set had which part in the training of the encoder.
-
-    Args:
-        seed: Seed of the splits; None if the encoder was trained on another set.
-        splits: Fractions by split.
-    """
-
-    seed: int | None
-    splits: Mapping[str, float]
-
-    def split_of(self, index: int) -> str:
-        """Return the split of an image, empty where it is not known."""
-        if self.seed is None:
-            return ""
-        return assign_split(f"lens_{index:09d}", self.seed, self.splits)
+from inference.lenses.training import Training
 
 
 @dataclass(frozen=True)
@@ -46,8 +28,8 @@ class Part:
         wanted: Only images of this split, or None; matters for files with many images.
         training: Tells the split of each image in a file with many images.
         is_shard: Whether it is a file of `data_gen=lenses`.
-        sizes: Of each file [bytes].
-        mtimes_ns: When each file was changed.
+        sizes: Of each file, and of the truth of a file with many images [bytes].
+        mtimes_ns: When each of these was changed.
     """
 
     name: str
@@ -64,7 +46,7 @@ class Part:
     def content_hash(self, run_hash: str) -> str:
         """Return what identifies the result: checkpoint, settings, names and sizes of the input."""
         content = {"run": run_hash, "ids": self.ids, "labels": self.labels, "sizes": self.sizes}
-        splits = {"split": self.split, "wanted": self.wanted, "seed": self.training.seed}
+        splits = {"split": self.split, "wanted": self.wanted, "training": self.training.kind}
         return files.content_hash(content | splits)
 
     def image_id(self, row: int) -> str:
@@ -119,13 +101,8 @@ def list_parts(listing: Listing) -> list[Part]:
     return parts
 
 
-def is_dataset(folder: Path) -> bool:
-    """Tell whether `data_gen=lenses` made a folder."""
-    return (folder / "settings.json").is_file() and (folder / "images").is_dir()
-
-
 def _shard(path: Path, listing: Listing) -> Part:
-    if listing.split is not None and listing.training.seed is None:
+    if listing.split is not None and not listing.training.is_known:
         raise ConfigError(
             f"expected predict.split = null for {listing.folder}, on which the encoder was not "
             f"trained, but got predict.split = {listing.split}",
@@ -133,7 +110,7 @@ def _shard(path: Path, listing: Listing) -> Part:
             allowed="null",
         )
     ids, known = (_id(path, listing.folder),), (listing.split, listing.training, True)
-    return Part(path.stem, (path,), ids, ("",), "", *known, *_look_at([path]))
+    return Part(path.stem, (path,), ids, ("",), "", *known, *_look_at([path, truth_of(path)]))
 
 
 def _batches(listing: Listing, records: Sequence[ImageRecord]) -> list[Part]:

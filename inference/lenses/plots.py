@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from encoders.lenses.metrics import N_CALIBRATION_BINS
-from encoders.lenses.pictures import draw_confusion, draw_roc
+from encoders.lenses.metrics import N_CALIBRATION_BINS, BinnedAccuracy
+from encoders.lenses.pictures import CHANCE, draw_confusion, draw_detectability, draw_roc
+from encoders.statistics import MAD_TO_SIGMA
 from inference.lenses.evaluation import NO_SUBSTRUCTURE, Evaluation, Sample
 from inference.lenses.listing import Part
 from inference.lenses.reading import Expected, open_part
@@ -21,10 +21,6 @@ from inference.lenses.table import probability_columns
 from inference.pictures import save_png
 from inference.survey.matching import wilson_interval
 from inference.survey.statistics import Fraction
-
-# Noise is shown in the linear part of the stretch, the lens in its logarithmic one.
-MAD_TO_SIGMA = 1.4826
-CHANCE: dict[str, Any] = {"color": "0.6", "linewidth": 0.8, "linestyle": "--"}
 
 
 @dataclass(frozen=True)
@@ -81,34 +77,11 @@ def draw_reliability(sample: Sample) -> Figure:
 
 
 def draw_delta_chi2(fractions: Sequence[Fraction], n_classes: int) -> Figure:
-    """Return accuracy and detection against Delta chi2, with 68 % intervals."""
-    binned = [f for f in fractions if f.variable == "delta_chi2" and f.n]
-    smooth = [f for f in fractions if f.quantity == f"accuracy_{NO_SUBSTRUCTURE}" and f.n]
-    figure = Figure(figsize=(6, 4.5), layout="constrained")
-    axes = figure.subplots()
-    spans = sorted({(f.low, f.high) for f in binned})
-    for shift, (quantity, label) in zip(
-        (-0.08, 0.08),
-        (("detected", "any substructure found"), ("accuracy", "class found")),
-        strict=True,
-    ):
-        mine = [f for f in binned if f.quantity == quantity]
-        place = [spans.index((f.low, f.high)) + shift for f in mine]
-        value = np.array([f.value for f in mine])
-        low, high = np.array([f.interval for f in mine]).T
-        errors = np.clip([value - low, high - value], 0, None)
-        axes.errorbar(place, value, yerr=errors, fmt="o-", capsize=3, markersize=4, label=label)
-    axes.axhline(1 / n_classes, label="class by chance", **CHANCE)
-    for fraction in smooth:
-        label = f"any found in {NO_SUBSTRUCTURE}"
-        axes.axhline(1 - fraction.value, color="C0", linewidth=0.8, linestyle=":", label=label)
-    counts = {(f.low, f.high): f.n for f in binned}
-    names = [f"{low:g}-{high:g}" if high < 1e6 else f"> {low:g}" for low, high in spans]
-    labels = [f"{name}\n({counts[span]})" for name, span in zip(names, spans, strict=True)]
-    axes.set_xticks(range(len(spans)), labels, fontsize="small")
-    axes.set(xlabel=r"$\Delta\chi^2$ of the substructure (images)", ylabel="share", ylim=(0, 1.03))
-    figure.legend(loc="outside upper center", ncols=2)
-    return figure
+    """Return accuracy and detection against Delta chi2."""
+    names = {"any substructure found": "detected", "class found": "accuracy"}
+    curves = {label: _curve(fractions, quantity) for label, quantity in names.items()}
+    smooth = [f.value for f in fractions if f.quantity == f"accuracy_{NO_SUBSTRUCTURE}" and f.n]
+    return draw_detectability(curves, n_classes, 1 - smooth[0] if smooth else None)
 
 
 def draw_examples(sample: Sample, examples: Examples) -> Figure:
@@ -130,7 +103,10 @@ def draw_examples(sample: Sample, examples: Examples) -> Figure:
 
 
 def stretched(image: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return asinh of the mean over the bands in units of its noise, from its median."""
+    """Return asinh of the mean over the bands in units of its noise, from its median.
+
+    Noise is in the linear part of it, the lens in the logarithmic one.
+    """
     plane = image.mean(axis=0, dtype=np.float64)
     middle = np.median(plane)
     noise = MAD_TO_SIGMA * np.median(np.abs(plane - middle))
@@ -163,6 +139,13 @@ def _draw_bars(axes: Axes, sample: Sample, row: int, has_names: bool) -> None:
             value + (-0.02 if is_long else 0.02), place, f"{value:.2f}", fontsize="x-small",
             va="center", ha="right" if is_long else "left", color="white" if is_long else "black",
         )  # fmt: skip
+
+
+def _curve(fractions: Sequence[Fraction], quantity: str) -> BinnedAccuracy:
+    mine = [f for f in fractions if f.variable == "delta_chi2" and f.quantity == quantity]
+    edges = np.array([*(f.low for f in mine), mine[-1].high])
+    values = np.array([f.value for f in mine])
+    return BinnedAccuracy(edges, np.array([f.n for f in mine]), values)
 
 
 def _read(image_id: str, examples: Examples) -> NDArray[np.float32]:

@@ -171,15 +171,27 @@ def _read_truth(part: Part, n_images: int) -> Truth:
 
 
 def pixel_scale(path: Path) -> float | None:
-    """Return the side of a pixel [arcsec] as the WCS of a FITS file says, None without one."""
-    if not path.name.endswith((".fits", ".fits.gz", ".fits.fz", ".fit")):
+    """Return the side of a pixel [arcsec] as the WCS of a FITS file says, None without one.
+
+    Raises:
+        DataFormatError: The WCS cannot be understood.
+    """
+    if path.suffix.lower() != ".fits":
         return None
-    with fits.open(path) as hdus, warnings.catch_warnings():
-        warnings.simplefilter("ignore", FITSFixedWarning)
-        for hdu in hdus:
-            wcs = WCS(hdu.header, naxis=2) if hdu.header.get("NAXIS", 0) >= 2 else None
-            if wcs is not None and wcs.has_celestial:
-                return float(proj_plane_pixel_scales(wcs.celestial)[0] * 3600)
+    try:
+        with fits.open(path) as hdus, warnings.catch_warnings():
+            warnings.simplefilter("ignore", FITSFixedWarning)
+            for hdu in hdus:
+                wcs = WCS(hdu.header, naxis=2) if hdu.header.get("NAXIS", 0) >= 2 else None
+                if wcs is not None and wcs.has_celestial:
+                    return float(proj_plane_pixel_scales(wcs.celestial)[0] * 3600)
+    except Exception as error:  # wcslib raises many unrelated classes
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DataFormatError(
+            f"expected a WCS with the pixel scale, or none, in the header of {path}, but got one "
+            f"that cannot be read: {reason}; mend its keys or remove them",
+            value=str(path),
+        ) from error
     return None
 
 

@@ -14,16 +14,16 @@ from torch import Tensor
 
 from datagen import files
 from datagen.errors import CheckpointError
-from datagen.files import content_hash
-from datagen.lenses.format import read_settings
+from datagen.lenses.format import is_dataset, read_settings
 from datagen.tiles.bands import SCALE_TOLERANCE
 from encoders.lenses.export import plain
 from inference.lenses import evaluation, plots
 from inference.lenses.collect import collect
 from inference.lenses.dataset import Batch, LensData
-from inference.lenses.listing import Listing, Part, Training, is_dataset, list_parts
+from inference.lenses.listing import Listing, Part, list_parts
 from inference.lenses.reading import Expected
 from inference.lenses.settings import LensSettings
+from inference.lenses.training import training_of
 from inference.lenses.writer import LensFolder, PartWriter, Product
 from inference.outputs import (
     check_run,
@@ -200,13 +200,6 @@ def expected(card: Mapping[str, Any], folder: Path) -> Expected:
                 allowed=before,
             )
     return wanted
-
-
-def training_of(card: Mapping[str, Any], folder: Path) -> Training:
-    """Return how the images of a folder were dealt to train, val and test, if they were."""
-    splits: Mapping[str, float] = card.get("splits", {})
-    is_same = is_dataset(folder) and card.get("identity") == content_hash(read_settings(folder))
-    return Training(card["split_seed"] if is_same else None, splits)
 
 
 def _threshold(settings: LensSettings, module: LightningModule) -> float:

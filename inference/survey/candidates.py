@@ -29,6 +29,7 @@ COLUMNS = {
     "peak": (np.float64, None, "largest probability of a cell"),
     "n_cells": (np.int64, None, "number of cells"),
     "area_arcmin2": (np.float64, "arcmin2", "area of the cells"),
+    "extent_arcmin": (np.float64, "arcmin", "distance from centre to middle of the farthest cell"),
     "redshift": (np.float64, None, "redshift; NaN from an encoder that does not estimate it"),
     "redshift_error": (np.float64, None, "its standard deviation (68 %)"),
     "richness": (np.float64, None, "richness; NaN from an encoder that does not estimate it"),
@@ -204,13 +205,15 @@ def _measure(
     rows, columns = np.nonzero(labels[box] == number)
     rows, columns = rows + box[0].start, columns + box[1].start
     weight = score[rows, columns]
+    x, y = (float(np.average(axis, weights=weight)) for axis in (columns, rows))
     centre = (scores.cell_px - 1) / 2
     return {
         "score": float(weight.sum()),
         "peak": float(weight.max()),
         "n_cells": len(rows),
-        "x": float(np.average(columns, weights=weight)) * scores.cell_px + centre,
-        "y": float(np.average(rows, weights=weight)) * scores.cell_px + centre,
+        "extent": float(np.hypot(columns - x, rows - y).max()),
+        "x": x * scores.cell_px + centre,
+        "y": y * scores.cell_px + centre,
         "mask_fraction": float(scores.mask_fraction[rows, columns].mean()),
         **estimate(scores.estimates, (rows, columns), weight),
     }
@@ -226,6 +229,7 @@ def _table(rows: list[dict[str, float]], scores: ScoreMap, rule: CandidateRule) 
         table["ra"], table["dec"] = ra % 360.0, dec
     side_arcmin = pixel_scale_arcsec(wcs, scores.tile_shape) * scores.cell_px / 60
     table["area_arcmin2"] = table["n_cells"] * side_arcmin**2
+    table["extent_arcmin"] = np.array([row["extent"] for row in rows]) * side_arcmin
     table["id"] = np.array([f"{scores.tile}_{k:04d}" for k in range(1, len(rows) + 1)], str)
     table["tile"] = np.array([scores.tile] * len(rows), str)
     table.meta["tile"] = scores.tile

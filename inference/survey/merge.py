@@ -122,8 +122,9 @@ def merge_catalogs(
     likewise.
 
     Borders and masks cut objects, and each survey tile measures the part that it sees: candidates
-    of two survey tiles are the same object also if the circles of their areas come within 1.5 cells
-    of each other (the grids of cells differ, so that single cells are a diagonal off). So that
+    of two survey tiles are the same object also if their circles come within 1.5 cells of each
+    other (the grids of cells differ, so that single cells are a diagonal off). The circle of a
+    candidate has the area of its cells, or reaches the farthest one if that is larger. So that
     neighbours stay apart, each must be the nearest to the other in its survey tile, or one of them,
     such as a part beyond a mask, the nearest and within the other's circle.
 
@@ -229,10 +230,12 @@ def _views(table: Table, radius_arcmin: float, gap_arcmin: float) -> list[set[in
     Args:
         table: Candidates of all survey tiles.
         radius_arcmin: Positions within it are the same.
-        gap_arcmin: Circles with the areas of the candidates that come as near are the same.
+        gap_arcmin: Candidates whose circles come as near are the same.
     """
     tile, positions = np.asarray(table["tile"]), unit_vectors(table["ra"], table["dec"])
-    size = np.sqrt(np.asarray(table["area_arcmin2"]) / np.pi)
+    # A strip along a border or a mask is longer than the circle of its area.
+    area, extent = (np.asarray(table[name]) for name in ("area_arcmin2", "extent_arcmin"))
+    size = np.maximum(np.sqrt(area / np.pi), extent)
     reach = np.maximum(radius_arcmin, size + size.max() + gap_arcmin)
     near = KDTree(positions).query_ball_point(positions, chord(np.radians(reach / 60)))
     nearest: dict[tuple[int, int], float] = {}

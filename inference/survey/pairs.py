@@ -10,12 +10,10 @@ from astropy.table import Table
 from numpy.typing import NDArray
 
 from datagen.tiles.geometry import separation_rad, unit_vectors
+from encoders.statistics import MAD_TO_SIGMA
 from inference.survey.estimates import QUANTITIES, error_of, is_known
 from inference.survey.references import ReferenceCatalog
 from inference.survey.statistics import Fraction, overall
-
-# Standard deviation of a normal distribution over its median absolute deviation.
-MAD_TO_SIGMA = 1.4826
 
 OFFSETS = {
     "redshift": "(z - z_ref) / (1 + z_ref)",

@@ -62,7 +62,7 @@ def test_a_file_where_a_folder_is_needed_is_reported(tmp_path: Path) -> None:
 
 
 def test_json_round_trip_and_its_errors(tmp_path: Path) -> None:
-    files.write_json(tmp_path / "a.json", {"b": 1, "a": [1.5, None]})
+    files.write_json(tmp_path / "a.json", {"b": 1, "a": [1.5, float("nan")]})
     assert files.read_json(tmp_path / "a.json") == {"a": [1.5, None], "b": 1}
     with pytest.raises(DataNotFoundError, match=r"b\.json does not exist"):
         files.read_json(tmp_path / "b.json")

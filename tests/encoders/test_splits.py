@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,6 +16,7 @@ from encoders.data import (
     ShuffleSampler,
     assign_split,
     check_splits,
+    make_loader,
     split_names,
 )
 
@@ -95,6 +98,17 @@ def test_processes_share_the_samples(n: int, world: int, epoch: int) -> None:
     assert {i for part in drawn for i in part} == set(range(n))
     once = [i for rank in range(world) for i in OnceSampler(n, options(rank, world))]
     assert sorted(i for i in once if i != FILLER) == list(range(n))
+
+
+@pytest.mark.parametrize(("n", "batches"), [(17, [8, 8]), (18, [8, 8, 2]), (1, [1]), (9, [8])])
+def test_no_batch_of_one_sample(n: int, batches: list[int]) -> None:
+    known = [LoaderOptions(8, 0, 0, rank, 3) for rank in range(3)]
+    alone = dataclasses.replace(known[0], world_size=1)
+    loader = make_loader(range(n), alone, shuffle=True, leaves_single=True)  # type: ignore[arg-type]
+    assert [len(batch) for batch in loader] == batches
+    several = [ShuffleSampler(3 * n, place, leaves_single=True) for place in known]
+    assert {len(sampler) for sampler in several} == {sum(batches)}
+    assert len({i for sampler in several for i in sampler}) == 3 * sum(batches)
 
 
 def test_order_depends_on_seed_and_epoch_only() -> None:

@@ -1,48 +1,26 @@
 from __future__ import annotations
 
-from collections.abc import Callable
-
+import pytest
 import torch
 
 from datagen.lenses.blocks import BLOCK, in_blocks, one_thread
-from datagen.lenses.render import Grid, render
-from datagen.lenses.scene import Scenes
 
 
-def test_images_have_the_same_bits_for_any_request(make_scenes: Callable[..., Scenes]) -> None:
-    scenes = make_scenes(2 * BLOCK, 3, "tnfw", torch.float32)
-    grid, psf = Grid(21, 0.25), torch.full((3, 3), 1.0 / 9.0)
-
-    def images(index: torch.Tensor) -> list[torch.Tensor]:
-        return [render(scenes[index], grid, psf), index]
-
-    whole, index = in_blocks(images, torch.arange(2 * BLOCK))
-    assert torch.equal(index, torch.arange(2 * BLOCK))
-    for wanted in ([70], [3, 4, 5], [127, 0, 63, 64, 0], list(range(1, 90))):
-        some, rows = in_blocks(images, torch.tensor(wanted))
-        assert rows.tolist() == wanted
-        assert torch.equal(some, whole[wanted])
-
-
-def test_blocks_are_computed_once_and_on_one_thread() -> None:
-    seen = []
-
-    def compute(index: torch.Tensor) -> list[torch.Tensor]:
-        seen.append((index[0].item(), len(index), torch.get_num_threads()))
-        return [index]
-
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(2)
-    in_blocks(compute, torch.tensor([200, 5, 201, 6]))
-    assert torch.get_num_threads() == 2
-    torch.set_num_threads(n_threads)
-    assert seen == [(0, BLOCK, 1), (192, BLOCK, 1)]
+@pytest.mark.parametrize("wanted", [[70], [3, 4, 5], [127, 0, 63, 64, 0], [*range(1, 90)]])
+def test_rows_of_whole_blocks_are_put_into_the_order_of_the_request(wanted: list[int]) -> None:
+    blocks, order = in_blocks(torch.tensor(wanted))
+    for block, _ in blocks:
+        assert block.tolist() == list(range(int(block[0]), int(block[0]) + BLOCK))
+        assert block[0] % BLOCK == 0
+    assert len(blocks) == len({number // BLOCK for number in wanted})
+    assert torch.cat([block[rows] for block, rows in blocks])[order].tolist() == wanted
 
 
 def test_the_number_of_threads_comes_back_after_an_error() -> None:
     before = torch.get_num_threads()
     try:
         with one_thread():
+            assert torch.get_num_threads() == 1
             raise RuntimeError
     except RuntimeError:
         assert torch.get_num_threads() == before

@@ -15,13 +15,13 @@ from datagen.lenses.detect import (
     smooth_parameters,
     with_parameters,
 )
-from datagen.lenses.observe import Psf, psf_kernel
+from datagen.lenses.observe import psf_kernel
 from datagen.lenses.render import Grid, render
 from datagen.lenses.scene import Multipoles, Scenes, Sersics
 
 MakeScenes = Callable[..., Scenes]
 GRID = Grid(33, 0.15)
-PSF = psf_kernel(Psf("gaussian", 0.3, 0.9, 2.5), GRID.ray_scale)
+PSF = psf_kernel(0.3, 0.9, GRID.ray_scale)
 
 
 def with_lens_light(scenes: Scenes) -> Scenes:
@@ -63,7 +63,7 @@ def test_derivatives_are_those_of_differences(make_scenes: MakeScenes) -> None:
 def test_derivatives_give_the_delta_chi2_of_differences(make_scenes: MakeScenes) -> None:
     """With all parts of the smooth model, on two rays per pixel, to 1e-4."""
     grid = Grid(33, 0.15, 2)
-    psf = psf_kernel(Psf("gaussian", 0.3, 0.9, 2.5), grid.ray_scale)
+    psf = psf_kernel(0.3, 0.9, grid.ray_scale)
     waves = Multipoles(torch.full((3, 2), 0.01).double(), torch.full((3, 2), 0.4).double())
     scenes = dataclasses.replace(with_lens_light(make_scenes(3, 3, "tnfw")), multipoles=waves)
     variance = 0.02 + 0.01 * render(scenes, grid, psf)

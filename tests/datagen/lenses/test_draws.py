@@ -83,6 +83,31 @@ def test_distributions_follow_scipy(text: str, reference: stats.distributions.rv
 
 
 @pytest.mark.parametrize(
+    ("text", "reference"),
+    [
+        ("normal(0.5, 0.4)", stats.truncnorm(-1.0, 1.25, 0.5, 0.4)),
+        ("half_normal(0.8)", stats.truncnorm(0.125, 1.25, 0.0, 0.8)),
+    ],
+)
+def test_normal_distributions_are_cut_off_at_their_limits(
+    text: str, reference: stats.distributions.rv_frozen
+) -> None:
+    u = torch.linspace(0.0, 1.0, 101, dtype=torch.float64)
+    cut = parse(text).within(0.1, 1.0)
+    x = cut.quantile(u)
+    assert torch.allclose(x, torch.from_numpy(reference.ppf(u.numpy())), rtol=1e-9)
+    assert torch.allclose(cut.cdf(x), u, rtol=1e-9)
+    assert cut.cdf(torch.tensor([-5.0, 5.0])).tolist() == [0.0, 1.0]
+    assert cut.bounds() == (0.1, 1.0)
+
+
+def test_limits_far_out_change_no_bit() -> None:
+    u = Draws(0, torch.arange(50), "test").uniform(4)
+    for text in ("normal(0, 0.02)", "half_normal(0.05)"):
+        assert torch.equal(parse(text).within(-30.0, 30.0).quantile(u), parse(text).quantile(u))
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         ("uniform(2, 1)", r"expected lens.q to be low < high, but got lens.q = uniform\(2, 1\)"),

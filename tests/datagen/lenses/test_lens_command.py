@@ -13,15 +13,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from conf.build import build_settings
 from datagen import pipeline
-from datagen.errors import ConfigError
+from datagen.errors import ConfigError, DataFormatError
 from datagen.files import sha256_file
 from datagen.lenses.config import LensesConfig
+from datagen.lenses.jobs import make_file
 from datagen.lenses.settings import lens_settings
+from datagen.lenses.simulate import Simulator
 from datagen.lenses.validate import validate_lenses
 from tests.datagen.lenses.presets import FOLDER, lens_preset, lens_values
 
@@ -79,6 +82,37 @@ def test_images_are_numbered_through_all_files(
     assert truth["INDEX"].tolist() == list(range(10, 20))
     assert truth["CLASS"].tolist() == [k % 3 for k in range(10, 20)]
     assert truth.meta["CONFHASH"] == settings.content_hash()
+    cards = {"PRESET": "fair", "SIDE": 17, "PIXSCALE": 0.3, "BANDS": "i", "FWHM_0": 0.15}
+    cards |= {"GAIN": 1.0, "DEVICE": "cpu", "DTYPE": "float32"}
+    assert {name: truth.meta[name] for name in cards} == cards
+    # Images and tables, without headers.
+    substructure = files.read_substructure(files.truth_path(tmp_path, 1))
+    made = 2 * (10 * (17**2 * 4 + 8 * 24) + 8 * 9 * len(substructure))
+    assert settings.expected_bytes() == pytest.approx(made, rel=0.1)
+
+
+@pytest.mark.slow
+def test_expected_bytes_hold_for_the_fair_preset(
+    composed: Callable[..., DictConfig], tmp_path: Path
+) -> None:
+    settings = config(composed, "data_gen.n_images_per_file=192", "data_gen.nfiles=1")
+    settings = dataclasses.replace(settings, data_dir=str(tmp_path))
+    make_file(settings, 0)
+    made = sum(path.stat().st_size for path in tmp_path.rglob("lenses_*"))
+    assert settings.expected_bytes() == pytest.approx(made, rel=0.1)
+
+
+def test_images_that_are_not_finite_are_not_written(
+    composed: Callable[..., DictConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = config(composed, *SMALL, "data_gen.n_images_per_file=4")
+    settings = dataclasses.replace(settings, data_dir=str(tmp_path))
+    made = Simulator(settings.lens, 0)(torch.arange(4))
+    made.images[2, 0, 3, 3] = torch.inf
+    monkeypatch.setattr(Simulator, "__call__", lambda *_: made)
+    with pytest.raises(DataFormatError, match="but image 2 of lens = fair has nan or inf"):
+        make_file(settings, 0)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.slow
@@ -158,6 +192,12 @@ def test_bad_settings_are_refused(shipped: DictConfig, change: str, message: str
         build_settings(broken.data_gen, "data_gen")
 
 
+def test_images_without_noise_are_not_selected_by_it() -> None:
+    flawed = lens_preset("model_2", legacy_flaws=True, substructure__min_delta_chi2=9.0)
+    with pytest.raises(ConfigError, match=r"min_delta_chi2 = 0 with .* got min_delta_chi2 = 9"):
+        flawed.resolved()
+
+
 def test_bad_flaws_and_keys_of_plain_values_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"lens.flaws to name settings such as macro.q, but got"):
         lens_preset("fair", flaws={"macro.colour": 1})
@@ -168,8 +208,6 @@ def test_bad_flaws_and_keys_of_plain_values_are_refused() -> None:
 
 
 def test_a_gpu_is_asked_for_where_there_is_one(composed: Callable[..., DictConfig]) -> None:
-    import torch
-
     with pytest.raises(ConfigError, match="workers would share one GPU"):
         config(composed, "data_gen.device=cuda", "data_gen.n_jobs=2")
     if not torch.cuda.is_available():

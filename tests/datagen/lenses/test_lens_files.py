@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from astropy.io import fits
 
 from datagen import validate
 from datagen.errors import DataFormatError, DataNotFoundError
@@ -54,6 +55,19 @@ def test_round_trip(folder: Path) -> None:
     settings = files.read_settings(folder)
     assert (settings["side"], settings["bands"], settings["preset"]) == (9, ["i"], "fair")
     assert validate_lenses(folder) == (f"2 files of images (4 no_sub, 4 cdm, 4 vortex) in {folder}")
+
+
+def test_columns_have_their_units(folder: Path) -> None:
+    path = files.truth_path(folder, 0)
+    header = fits.getheader(path, "LENSES")
+    units = {
+        header[f"TTYPE{k}"]: header.get(f"TUNIT{k}", "") for k in range(1, header["TFIELDS"] + 1)
+    }
+    assert units == {name: files.UNITS[name] for name in units}
+    assert units["SRC_FLUX"] == "count"
+    assert files.read_truth(path)["THETA_E"].unit == "arcsec"
+    halos = files.read_substructure(path)
+    assert (halos["R_T"].unit, halos["ANGLE"].unit, halos["KIND"].unit) == ("arcsec", "rad", None)
 
 
 def test_equal_content_gives_equal_bytes(tmp_path: Path) -> None:
@@ -116,7 +130,7 @@ def test_wrong_truth_is_named(folder: Path) -> None:
         files.write_truth(path, columns | {name: values}, substructure_columns(4), META)
         with pytest.raises(DataFormatError, match=message):
             validate_lenses(folder)
-    unknown = columns | {"DELTA_CHI2": np.full(6, np.nan)}
+    unknown = columns | {name: np.full(6, np.nan) for name in ("DELTA_CHI2", "SNR")}
     files.write_truth(path, unknown, substructure_columns(4), META)
     validate_lenses(folder)
 

@@ -14,6 +14,7 @@ from datagen.lenses.caustics import MacroLens, points_inside, tangential_caustic
 from datagen.lenses.deflectors import rotated, sie_alpha
 from datagen.lenses.draws import Draws
 from datagen.lenses.prior import Macro, draw_macro
+from datagen.lenses.substructure import Lot, draw_rods, draw_subhalos
 from tests.datagen.lenses.presets import lens_preset
 
 N = 3000
@@ -59,6 +60,45 @@ def test_the_prior_does_not_know_the_class() -> None:
         if isinstance(values, torch.Tensor):
             assert torch.equal(values, getattr(other.scenes, name))
     assert torch.equal(one.scenes.source.x, other.scenes.source.x)
+
+
+WIDE = {
+    "source__n": "normal(1, 0.6)",
+    "source__r_eff": "normal(0.2, 0.1)",
+    "source__q": "normal(0.9, 0.2)",
+    "macro__theta_e": "normal(1.2, 0.6)",
+    "macro__q": "normal(0.9, 0.1)",
+    "macro__gamma": "half_normal(0.4)",
+    "macro__z_lens": "normal(0.5, 0.3)",
+    "macro__z_source": "normal(1.5, 2)",
+    "imaging__snr": "normal(20, 15)",
+    "substructure__cdm__mass_fraction": "normal(0.01, 0.01)",
+    "substructure__rod__mass_fraction": "normal(0.01, 0.01)",
+    "substructure__rod__length": "normal(0.2, 0.2)",
+}
+
+
+def test_wide_normal_distributions_stay_within_the_limits() -> None:
+    settings, index = lens_preset("fair", **WIDE), torch.arange(N)
+    macro = draw_macro(settings, 5, index, index % 3)
+    scenes, source = macro.scenes, macro.scenes.source
+    drawn = {"theta_e": scenes.theta_e, "q": scenes.q}
+    drawn |= {"z_lens": macro.z_lens, "z_source": macro.z_source}
+    drawn |= {"gamma": torch.hypot(scenes.gamma_1, scenes.gamma_2) * (1.0 - 1e-12)}
+    for part, values in ((settings.macro, drawn), (settings.source, vars(source))):
+        for name in set(values) & set(part.limits()):
+            low, high = part.limits()[name]
+            assert low <= float(values[name].min()) <= float(values[name].max()) <= high, name
+    # Cut off, not piled up at the limit.
+    assert float((scenes.q == 1.0).double().mean()) == 0.0
+    assert agrees(scenes.q, stats.truncnorm(-8.5, 1.0, 0.9, 0.1))
+    assert float(macro.brightness.min()) >= 0.1
+    few = index[:100]
+    lot = Lot(settings, 5, few, draw_macro(settings, 5, few, few % 3))
+    assert torch.isfinite(draw_subhalos(lot, 0).theta_e).all()
+    rods = draw_rods(lot, 0)
+    assert torch.isfinite(rods.theta_v).all()
+    assert float(rods.length.min()) >= 0.01
 
 
 def lens_of(macro: Macro, rows: slice) -> MacroLens:

@@ -16,7 +16,7 @@ from datagen.errors import ConfigError
 from datagen.lenses import render as render_module
 from datagen.lenses.camera import Camera, first_halos
 from datagen.lenses.light import elliptical_r2, sersic, sersic_b, sersic_peak
-from datagen.lenses.observe import Psf, psf_kernel
+from datagen.lenses.observe import psf_kernel
 from datagen.lenses.prior import draw_macro
 from datagen.lenses.render import Grid, convolve, deflection, render, subhalo_deflection, to_pixels
 from datagen.lenses.scene import Multipoles, Rods, Scenes, Sersics
@@ -25,7 +25,7 @@ from tests.datagen.lenses.presets import lens_preset
 
 MakeScenes = Callable[..., Scenes]
 GRID = Grid(side=41, pixel_scale=0.15)
-PSF = psf_kernel(Psf("gaussian", 0.3, 1.0, 2.5), GRID.ray_scale)
+PSF = psf_kernel(0.3, 1.0, GRID.ray_scale)
 
 
 def caustics_image(scenes: Scenes, row: int, grid: Grid) -> torch.Tensor:
@@ -105,7 +105,7 @@ def fair_scenes(n_images: int, n_halos: int, profile: str = "tnfw") -> Scenes:
 def fair_images(scenes: Scenes, n_rays: int) -> torch.Tensor:
     """The scenes as the preset sees them, with `n_rays` per pixel and axis."""
     grid = Grid(41, 0.1, n_rays)
-    psf = psf_kernel(Psf("gaussian", 0.15, 0.45, 0.0), grid.ray_scale)
+    psf = psf_kernel(0.15, 0.45, grid.ray_scale)
     return render(scenes, grid, psf.to(scenes.theta_e))
 
 

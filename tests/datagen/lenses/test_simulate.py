@@ -12,7 +12,7 @@ from scipy.optimize import minimize
 
 from datagen.lenses.blocks import BLOCK
 from datagen.lenses.camera import brightest_pixel
-from datagen.lenses.observe import Psf, psf_kernel
+from datagen.lenses.observe import psf_kernel
 from datagen.lenses.render import Grid, render
 from datagen.lenses.scene import Rods, Scenes, Sersics, Subhalos
 from datagen.lenses.settings import LensSettings
@@ -106,11 +106,15 @@ def test_selection_changes_substructure_only(settings: LensSettings, made: Simul
 def test_simulation_while_training_gives_the_same_images(
     settings: LensSettings, made: Simulated
 ) -> None:
+    online = simulate(torch.arange(BLOCK), settings, "cpu", 4)
+    assert torch.equal(online.images, made.images[:BLOCK])
+    assert torch.equal(online.delta_chi2, made.delta_chi2[:BLOCK])
     free = dataclasses.replace(settings.substructure, min_delta_chi2=0.0)
-    online = simulate(torch.arange(6), dataclasses.replace(settings, substructure=free), "cpu", 4)
-    assert torch.equal(online.images[0], made.images[0])
-    assert online.delta_chi2[1].isnan()
-    assert online.delta_chi2[0] == 0.0
+    unselected = simulate(
+        torch.arange(3), dataclasses.replace(settings, substructure=free), "cpu", 4
+    )
+    assert unselected.delta_chi2[1].isnan()
+    assert unselected.delta_chi2[0] == 0.0
 
 
 def test_brightness_and_noise_are_what_was_asked_for(made: Simulated) -> None:
@@ -147,7 +151,7 @@ def test_the_truth_determines_the_image(settings: LensSettings, made: Simulated)
             if row == 2
             else None,
         )
-        psf = psf_kernel(Psf("gaussian", 0.15, 0.45, 0.0), 0.16)
+        psf = psf_kernel(0.15, 0.45, 0.16)
         expected = render(scenes, Grid(33, 0.16), psf)[0, 0]
         rest = (made.images[row, 0] - expected) / (truth["SKY_SIGMA"] ** 2 + expected).sqrt()
         assert abs(float(rest.mean())) < 4.0 / 33.0
@@ -173,10 +177,16 @@ def test_lens_light_and_bands_add_light() -> None:
 
 
 def test_doubled_images_have_no_noise() -> None:
-    few = {"imaging__side": 21, "imaging__pixel_scale": 0.3, "substructure__has_delta_chi2": False}
+    few = {"imaging__side": 21, "imaging__pixel_scale": 0.3}
     made = Simulator(lens_preset("model_2", legacy_flaws=True, **few), 4)(torch.arange(2))
     image = made.images[0, 0]
     assert torch.all(image >= -1e-3 * image.max())
+    assert made.truth["SNR"].isnan().all()
+    assert made.truth["DELTA_CHI2"][1].isnan()
+    assert torch.all(made.truth["SKY_SIGMA"] == 0.0)
+    # 4 x 565 s of magnitude 20 with zero point 24, twice.
+    counts = 2.0 * 10.0 ** (0.4 * 4.0) * 4.0 * 565.0
+    assert made.truth["SRC_FLUX"].tolist() == pytest.approx([counts, counts])
     # All lenses alike, but for the place of the source.
     for name in ("THETA_E", "Q", "X", "GAMMA_1", "SRC_N"):
         assert made.truth[name][0] == made.truth[name][1]

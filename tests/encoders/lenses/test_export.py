@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,11 +14,13 @@ from torch.nn.parallel import DistributedDataParallel
 
 from datagen.errors import ConfigError
 from encoders.lenses import export
+from encoders.lenses.densenet import DenseLayer
 from encoders.lenses.e2cnn_network import EquivariantNetwork
 from encoders.lenses.equivariant import SteerableConv
 from encoders.lenses.export import plain, save_onnx
 from encoders.lenses.plain_network import PlainNetwork
 from encoders.lenses.reference_network import ReferenceNetwork
+from encoders.lenses.resnet import Bottleneck, ResNet18
 
 SIDE = 33
 
@@ -54,6 +57,33 @@ def test_exported_network_is_the_same_function(name: str) -> None:
     assert not kinds & {"SteerableConv", "FieldNorm", "IrrepNorm", "BatchNorm2d", "ConvNorm"}
     convolutions = [m for m in exported.modules() if isinstance(m, nn.Conv2d)]
     assert all(m.weight.is_contiguous(memory_format=torch.channels_last) for m in convolutions)
+
+
+@pytest.mark.parametrize(
+    ("made", "n_left"),
+    [
+        (ResNet18(1, 3, SIDE), 0),
+        # What comes before a convolution and its ReLU stays.
+        (Bottleneck(4, 2, 2), 1),
+        (nn.Sequential(DenseLayer(4, save_memory=True)), 1),
+        (nn.Sequential(nn.Conv1d(4, 5, 3, bias=False), nn.BatchNorm1d(5), nn.ReLU()), 0),
+    ],
+    ids=["resnet18", "bottleneck", "dense", "sequence"],
+)
+def test_normalisations_after_convolutions_are_folded(made: nn.Module, n_left: int) -> None:
+    torch.manual_seed(3)
+    norms = [m for m in made.modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)]
+    for norm in norms:
+        for values in (norm.weight.data, norm.bias.data, norm.running_mean, norm.running_var):
+            values.uniform_(0.5, 1.5)  # type: ignore[union-attr]
+    maps = torch.randn(2, 4, 9, 9)
+    inputs: dict[type, Any] = {ResNet18: images(), Bottleneck: maps}
+    given = inputs.get(type(made), [maps] if n_left else maps[..., 0])
+    folded = plain(made)
+    assert sum(isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d) for m in folded.modules()) == n_left
+    with torch.no_grad():
+        torch.testing.assert_close(folded(given), made.eval()(given), rtol=1e-4, atol=1e-4)
+    assert len(norms) > n_left
 
 
 def test_export_leaves_the_network_alone_and_knows_nothing_of_it() -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import functools
 import itertools
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ from datagen.errors import ConfigError, DataFormatError
 from datagen.lenses.format import images_path, read_images, write_images
 from encoders.data import FILLER
 from encoders.lenses.data import LensesDataModule
+from encoders.lenses.identity import identity_of, split_of
 from encoders.lenses.images import open_images
 from encoders.lenses.splits import choose, deal
 from tests.encoders.lenses.conftest import N_PER_FILE, SIDE, draw, write_shards
@@ -30,7 +34,6 @@ def module(data_dir: Path, **more: object) -> LensesDataModule:
         "seed": 1,
         "splits": SPLITS,
         "n_train": None,
-        "min_delta_chi2": 0.0,
         "side": None,
         "stretch": STRETCH,
         "in_memory": False,
@@ -88,15 +91,9 @@ def test_fewer_training_images_are_among_more(lenses_dir: Path) -> None:
         assert np.array_equal(numbers["test"], module(lenses_dir).numbers["test"])
     with pytest.raises(ConfigError, match=r"at most \d+ training images of class 0, but got"):
         module(lenses_dir, n_train=80).card()
-
-
-def test_weak_substructure_is_left_out(lenses_dir: Path) -> None:
-    data = module(lenses_dir, min_delta_chi2=40.0)
-    index = np.concatenate(list(data.numbers.values()))
-    assert ((index % 3 == 0) | (index >= 40)).all()
-    assert len(index) == 30 + np.sum((np.arange(90) % 3 > 0) & (np.arange(90) >= 40))
-    with pytest.raises(ConfigError, match=r"every class .* cdm = 0, vortex = 0; .*min_delta_chi2"):
-        module(lenses_dir, min_delta_chi2=1e6).card()
+    with pytest.raises(ConfigError, match=r"n_train >= 3, an image of each class, .* n_train = 2"):
+        module(lenses_dir, n_train=2).card()
+    assert np.bincount(module(lenses_dir, n_train=3).numbers["train"] % 3).tolist() == [1, 1, 1]
 
 
 def test_a_public_validation_set_tests(public_dir: Path) -> None:
@@ -136,11 +133,58 @@ def test_cards_and_hashes(lenses_dir: Path) -> None:
     assert card["n_train"] == len(module(lenses_dir).numbers["train"])
     hashes = {
         module(lenses_dir, **change).card()["data_hash"]
-        for change in ({}, {"seed": 2}, {"n_train": 30}, {"min_delta_chi2": 40.0})
+        for change in ({}, {"seed": 2}, {"n_train": 30})
     }
-    assert len(hashes) == 4
+    assert len(hashes) == 3
     data = module(lenses_dir)
     assert data.data_hash(1, SPLITS) == card["data_hash"]
+
+
+@pytest.mark.parametrize(
+    ("change", "is_same"),
+    [
+        ({"n_images_per_file": 96}, True),
+        ({"dtype": "float64"}, True),
+        ({"lens.name": "mine"}, True),
+        ({"lens.substructure.has_delta_chi2": False}, True),
+        ({"lens.substructure.max_draws": 9}, True),
+        ({"lens.radius_factor": 1}, True),
+        ({"lens.flaws": {"radius_factor": 2.0}}, True),
+        ({"lens.flaws": {"radius_factor": 2.0}, "lens.legacy_flaws": True}, False),
+        ({"lens.substructure.min_delta_chi2": 5.0}, False),
+        ({"seed": 1}, False),
+    ],
+)
+def test_what_changes_pixels_makes_another_set(change: dict[str, Any], is_same: bool) -> None:
+    substructure = {"min_delta_chi2": 0.0, "max_draws": 4, "has_delta_chi2": True}
+    lens = {"name": "a", "legacy_flaws": False, "flaws": {}, "radius_factor": 1.0}
+    before: dict[str, Any] = {"seed": 0, "n_images_per_file": 48, "dtype": "float32"}
+    before["lens"] = lens | {"substructure": substructure}
+    after = copy.deepcopy(before)
+    for name, value in change.items():
+        *path, last = name.split(".")
+        functools.reduce(dict.__getitem__, path, after)[last] = value
+    untouched = copy.deepcopy(after)
+    assert (identity_of(after) == identity_of(before)) is is_same
+    assert after == untouched
+
+
+def test_splits_can_be_told_from_the_card(lenses_dir: Path) -> None:
+    data = module(lenses_dir)
+    card = data.card()
+    for split, numbers in data.numbers.items():
+        assert {split_of(card, int(data.images.index[n])) for n in numbers} == {split}
+
+
+def test_public_sets_with_the_same_names_differ(public_dir: Path, tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    for folder in (one, two):
+        shutil.copytree(public_dir, folder)
+    assert open_images(one).identity == open_images(two).identity
+    for path in two.glob("train/no/*.npy"):
+        np.save(path, np.load(path) + np.float32(1.0))
+    assert open_images(one).identity != open_images(two).identity
+    assert module(one).card()["data_hash"] != module(two).card()["data_hash"]
 
 
 def test_a_wanted_side_is_in_the_card(lenses_dir: Path) -> None:

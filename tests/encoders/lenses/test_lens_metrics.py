@@ -101,6 +101,11 @@ def test_predictions_count_each_image_once() -> None:
     # Fillers, and an image that another process has seen as well.
     metric.update(logits[[0, 0]], batch(torch.tensor([0, 0]), torch.tensor([0.0, 1.0])))
     metric.update(logits[[0]], batch(torch.tensor([0]), torch.zeros(1)))
+    # Some devices have no double precision.
+    assert {part.dtype for part in (*metric.numbers, *metric.values)} == {
+        torch.int64,
+        torch.float32,
+    }
     answers = Answers.from_rows(metric.compute())
     assert answers.index.tolist() == [0, 1, 2, 3, 4, 5]
     assert torch.equal(answers.logits, logits.double())
@@ -112,6 +117,7 @@ def test_running_means() -> None:
     metric = Running()
     metric.update(torch.tensor(2.0), torch.tensor(1), 1)
     metric.update(torch.tensor(1.0), torch.tensor(0), 3)
+    assert {metric.loss.dtype, metric.counts.dtype} == {torch.float32, torch.int64}
     found = metric.compute()
     assert float(found["epoch_loss"]) == 1.25
     assert float(found["accuracy"]) == 0.25

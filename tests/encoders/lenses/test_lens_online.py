@@ -16,6 +16,8 @@ from datagen import pipeline
 from datagen.errors import ConfigError
 from datagen.lenses.blocks import BLOCK
 from datagen.lenses.format import images_path, read_images, read_truth, truth_path
+from encoders.lenses.identity import split_of
+from encoders.lenses.images import open_images
 from encoders.lenses.online import LensesOnlineDataModule
 from encoders.training import train
 
@@ -52,6 +54,11 @@ def test_images_are_those_of_the_files(
     pipeline.run(build_settings(cfg.data_gen, "data_gen"))
     batch = simulated(online, "val", [0])
     assert np.array_equal(batch["images"].numpy(), read_images(images_path(tmp_path, 0)))
+    # Prediction knows them again, and what they were in the training.
+    card = online.card()
+    assert card["identity"] == open_images(tmp_path).identity
+    splits = [split_of(card, number) for number in (0, 63, 64, 127, 128, 10**6)]
+    assert splits == ["val", "val", "test", "test", "train", "train"]
     truth = read_truth(truth_path(tmp_path, 0))
     assert batch["labels"].tolist() == list(truth["CLASS"])
     assert batch["index"].tolist() == list(truth["INDEX"])
@@ -69,6 +76,7 @@ def test_every_epoch_has_other_images(online: LensesOnlineDataModule) -> None:
     assert torch.equal(torch.cat(numbers), 128 + torch.arange(256))
     online.is_endless = False
     again = simulated(online, "train", [1], training=True, current_epoch=7)["index"]
+    assert split_of(online.card(), 256) == ""
     online.is_endless = True
     assert torch.equal(again, numbers[1])
 

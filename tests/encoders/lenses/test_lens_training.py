@@ -23,6 +23,7 @@ from datagen.errors import (
     SkyfoldError,
 )
 from encoders.checkpoint import load_checkpoint
+from encoders.lenses.metrics import Running
 from encoders.training import train
 
 Compose = Callable[..., DictConfig]
@@ -54,6 +55,10 @@ def test_train_test_and_publish(trained: Trained) -> None:
     assert losses[:, 0].tolist() == [1, 2]
     assert losses[-1, 1:] == pytest.approx([metrics["train/epoch_loss"], metrics["val/loss"]])
     figures = json.loads((results / "test.json").read_text())
+    assert [figures[key] for key in ("identity", "splits")] == [
+        module.card[key] for key in ("identity", "splits")
+    ]
+    assert figures["network"] == dict(module.hparams["network"])
     assert figures["accuracy"] == pytest.approx(metrics["test/accuracy"])
     counts = np.load(results / "confusion.npy")
     assert counts.sum() == figures["n_images"]
@@ -104,6 +109,20 @@ def test_local_weights_begin_a_training(compose_lenses: Compose, trained: Traine
         train(compose_lenses(f"callbacks.pretrained.path={weights}", f"init_from={last_of(first)}"))
 
 
+def test_validation_may_come_between_epochs(compose_lenses: Compose) -> None:
+    every = ["trainer.check_val_every_n_epoch=null", "+trainer.val_check_interval=2"]
+    cfg = compose_lenses(*every, "trainer.max_steps=4", "data.n_train=48", "test=false")
+    counted: list[int] = []
+    with pytest.MonkeyPatch.context() as patch:
+        compute = Running.compute
+        patch.setattr(Running, "compute", lambda m: counted.append(int(m.counts[1])) or compute(m))
+        train(cfg)
+    losses = np.load(run_folder(cfg) / "results/loss.npy", allow_pickle=False)
+    # Three batches make an epoch.
+    assert losses[:, 0] == pytest.approx([2 / 3, 4 / 3])
+    assert counted == [32, 32]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -139,7 +158,6 @@ def spoil(folder: Path, image: Any) -> Path:  # noqa: ANN401 - whatever numpy ca
             ConfigError,
             r"data\.n_train to take at most .* n_train = 1",
         ),
-        ("none", ["data.min_delta_chi2=5"], ConfigError, r"min_delta_chi2 = 0 for images without"),
         ("none", ["data.stretch.kind=log"], ConfigError, r"asinh, linear, but got kind = log"),
         ("none", ["data.stretch.softening=-1"], ConfigError, r"softening > 0 or null"),
         ("none", ["data.stretch.steps=[blur]"], ConfigError, r"expected steps of .*'blur'"),

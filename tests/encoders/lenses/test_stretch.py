@@ -41,6 +41,8 @@ def test_the_formula() -> None:
 def test_noise_is_known_measured_or_given() -> None:
     assert fit_stretch(sky(), PLAIN, noise=2.5)["softening"] == [2.5, 2.5]
     assert fit_stretch(sky(), PLAIN, noise=None)["softening"] == pytest.approx([3.0, 3.0], rel=0.1)
+    # Images without noise have SKY_SIGMA 0 in their truth.
+    assert fit_stretch(sky(), PLAIN, 0.0) == fit_stretch(sky(), PLAIN, None)
     assert fit_stretch(sky(), PLAIN | {"softening": 7}, noise=2.5)["softening"] == [7.0, 7.0]
     # Steps change the noise: what is known of the images before no longer holds.
     scaled = fit_stretch(sky(), PLAIN | {"steps": ["min_max"]}, noise=3.0)["softening"]

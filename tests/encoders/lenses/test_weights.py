@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 
 from datagen.errors import CheckpointError, ConfigError, DataNotFoundError
 from encoders.lenses.densenet import DenseBlock, DenseNet201
+from encoders.lenses.e2cnn_network import EquivariantNetwork
 from encoders.lenses.resnet import ResNet18
 from encoders.lenses.weights import PretrainedWeights, load_pretrained
 
@@ -254,3 +255,13 @@ def test_missing_and_strange_files_are_named(tmp_path: Path) -> None:
         load_pretrained(Small(3, 3), tmp_path / "none.pt")
     with pytest.raises(ConfigError, match=r"\.pt, \.pth, \.safetensors, but got .*a\.h5"):
         load_pretrained(Small(3, 3), tmp_path / "a.h5")
+
+
+def test_weights_of_another_group_change_nothing(tmp_path: Path) -> None:
+    """Their shapes may fit; what they mean does not."""
+    theirs, ours = (EquivariantNetwork(1, 3, 17, g, [8, 16], [0]) for g in ("C8", "D4"))
+    before = {name: value.clone() for name, value in ours.state_dict().items()}
+    path = saved(tmp_path / "c8.pt", theirs)
+    with pytest.raises(CheckpointError, match=r"c8\.pt are of another network: .*another group\?"):
+        load_pretrained(ours, path)
+    assert all(torch.equal(value, before[name]) for name, value in ours.state_dict().items())

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +13,23 @@ from scipy import stats
 from datagen.errors import ConfigError, DataFormatError, DataNotFoundError
 from datagen.files import write_json, write_text
 from inference.lenses.curve_settings import CurveSettings
-from inference.lenses.learning_curve import compare, evaluate_curve, paired_interval
+from inference.lenses.learning_curve import compare, evaluate_curve
 
 N_IMAGES = 400
 
 
-def write_run(folder: Path, model: str, n_train: int | str, seed: int, shift: int = 0) -> Path:
-    """Make up a run; accuracy rises with n_train, and e2cnn gets 40 more images right."""
+def write_run(
+    folder: Path,
+    model: str,
+    n_train: int | str,
+    seed: int,
+    shift: int = 0,
+    **figures: object,
+) -> Path:
+    """Make up a run; accuracy rises with n_train, and e2cnn gets 40 more images right.
+
+    Seeds share no images, and models get images of their own right.
+    """
     run = folder / f"{model}_{n_train}_{seed}"
     config = f"task_name: {model}\nseed: {seed}\ndata:\n  n_train: {n_train}\n  seed: ${{seed}}\n"
     write_text(run / ".hydra" / "config.yaml", config)
@@ -27,10 +38,11 @@ def write_run(folder: Path, model: str, n_train: int | str, seed: int, shift: in
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, 3, N_IMAGES)
     found = np.where(rng.permutation(N_IMAGES) < n_right, labels, (labels + 1) % 3)
-    write_json(run / "results" / "test.json", {"auroc": 0.5 + n_right / 1000})
+    known = {"identity": "set", "splits": {"test": 0.2}, "network": {"group": "C8"}}
+    write_json(run / "results" / "test.json", known | {"auroc": 0.5 + n_right / 1000} | figures)
     np.savez(
         run / "results" / "predictions.npz",
-        index=np.arange(shift, shift + N_IMAGES),
+        index=np.arange(N_IMAGES) + N_IMAGES * seed + shift,
         labels=labels,
         probabilities=np.eye(3)[found],
     )
@@ -73,31 +85,22 @@ def test_models_are_compared_seed_by_seed(settings: CurveSettings) -> None:
         assert tuple(row["difference", "low", "high"]) == pytest.approx((0.1, 0.1, 0.1))
 
 
-def test_with_one_seed_the_interval_is_that_of_discordant_pairs() -> None:
-    """180 images a alone got right, 120 b alone, of 1000."""
-    a = np.zeros(1000, bool)
-    b = np.zeros(1000, bool)
-    a[:180] = b[180:300] = True
-    a[300:700] = b[300:700] = True
-    difference, low, high = paired_interval([a], [b])
-    assert difference == pytest.approx(0.06)
-    error = np.sqrt((0.18 + 0.12 - 0.06**2) / 1000)
-    assert (low, high) == pytest.approx((0.06 - 1.959964 * error, 0.06 + 1.959964 * error))
+def test_networks_of_one_model_are_models_of_their_own(settings: CurveSettings, runs: Path) -> None:
+    for seed in range(3):
+        write_run(runs / "c4", "e2cnn", 100, seed, network={"group": "C4"})
+    curve, _ = compare(settings)
+    assert curve["model"].tolist()[:3] == ["e2cnn group=C4", "e2cnn group=C8", "e2cnn group=C8"]
+    write_run(runs / "again", "e2cnn", 100, 0)
+    with pytest.raises(DataFormatError, match=r"model = e2cnn group=C8, n_train = 100, seed = 0"):
+        compare(settings)
 
 
-def test_the_interval_over_seeds_covers_as_often_as_it_says() -> None:
-    """Trainings and images vary: true difference 0.05, of which seeds scatter by 0.02."""
-    rng = np.random.default_rng(3)
-    n_covered = 0
-    for _ in range(1000):
-        a, b = [], []
-        for gain in 0.05 + 0.02 * rng.normal(size=3):
-            hardness = rng.random(300)
-            b.append(hardness < 0.6)
-            a.append(hardness < 0.6 + gain)
-        _, low, high = paired_interval(a, b)
-        n_covered += low <= 0.05 <= high
-    assert 930 <= n_covered <= 970
+def test_a_reference_without_runs_is_named(
+    settings: CurveSettings, caplog: pytest.LogCaptureFixture
+) -> None:
+    _, pairs = compare(replace(settings, reference="resnet18"))
+    assert len(pairs) == 0
+    assert "evaluate.reference = resnet18 is none of e2cnn, plain_cnn" in caplog.text
 
 
 def test_runs_without_results_are_left_out(settings: CurveSettings, runs: Path) -> None:
@@ -111,6 +114,15 @@ def test_runs_that_do_not_fit_are_named(settings: CurveSettings, runs: Path) -> 
     shifted = write_run(runs, "e2cnn", 1000, 2, shift=1)
     with pytest.raises(DataFormatError, match=rf"expected {shifted} .* tested on the same images"):
         compare(settings)
+    write_run(runs, "e2cnn", 1000, 2, identity="other")
+    with pytest.raises(DataFormatError, match=rf"expected {shifted} .* tested on the same images"):
+        compare(settings)
+    write_json(shifted / "results" / "test.json", {"auroc": 0.9, "network": {}})
+    with pytest.raises(
+        DataFormatError, match=r"it lacks identity, splits, .* train and test again"
+    ):
+        compare(settings)
+    write_run(runs, "e2cnn", 1000, 2)
     all_images = write_run(runs, "e2cnn", "null", 0)
     with pytest.raises(DataFormatError, match=rf"{all_images} is damaged or no training of lenses"):
         compare(settings)

@@ -13,9 +13,11 @@ from scipy.stats import norm
 from datagen.files import read_json
 from inference.engine import run
 from inference.lenses.evaluation import Sample, evaluate, sample_of, summary
+from inference.lenses.plots import draw_delta_chi2
 from inference.lenses.run import LensRun
 from inference.lenses.settings import LensSettings
 from inference.lenses.table import Truth, rows
+from inference.survey.statistics import Fraction
 
 CLASSES = ("no_sub", "cdm", "vortex")
 
@@ -100,6 +102,27 @@ def test_accuracy_against_delta_chi2_is_that_of_images_with_substructure() -> No
     table["DELTA_CHI2"] = np.float32(np.nan)
     found = evaluate(sample_of(table, CLASSES), [0, 10])
     assert not [f for f in found.fractions if f.variable == "delta_chi2"]
+
+
+def test_the_picture_of_delta_chi2_leaves_empty_bins_out() -> None:
+    spans = [(0.0, 10.0, 3, 4), (10.0, 100.0, 0, 0), (100.0, 1e9, 5, 5)]
+    fractions = [
+        Fraction(quantity, "delta_chi2", *span)
+        for quantity in ("accuracy", "detected")
+        for span in spans
+    ]
+    fractions.append(Fraction("accuracy_no_sub", "all", -np.inf, np.inf, 9, 10))
+    axes = draw_delta_chi2(fractions, 3).axes[0]
+    assert [t.get_text() for t in axes.get_xticklabels()] == ["0-10\n(4)", "> 100\n(5)"]
+    assert len(axes.containers) == 2
+    points, _, bars = axes.containers[0].lines
+    assert points.get_ydata().tolist() == [0.75, 1.0]
+    ends = np.array([segment[:, 1] for segment in bars[0].get_segments()])
+    expected = np.array([fractions[0].interval, fractions[2].interval])
+    np.testing.assert_allclose(ends, expected, atol=1e-9)
+    heights = {line.get_label(): line.get_ydata()[0] for line in axes.lines}
+    assert heights["class by chance"] == pytest.approx(1 / 3)
+    assert heights["any found where there is none"] == pytest.approx(0.1)
 
 
 def test_a_prediction_on_labelled_images_is_evaluated(

@@ -13,13 +13,16 @@ from lightning import LightningModule
 
 from conf.running import JOBS_FAILED
 from datagen.errors import CheckpointError, ConfigError, DataNotFoundError
-from datagen.files import content_hash, read_json
+from datagen.files import read_json, write_json
 from datagen.lenses.format import read_settings
 from encoders.data import assign_split
+from encoders.lenses.data import LensesDataModule
+from encoders.lenses.identity import identity_of
 from inference.engine import run
 from inference.lenses.run import LensRun
 from inference.lenses.settings import LensSettings
 from inference.lenses.table import read_result
+from inference.lenses.training import training_of
 
 Predict = Callable[..., int]
 SHA = "a" * 64
@@ -131,6 +134,23 @@ def test_changed_images_of_equal_size_are_classified_again(
     assert changed == ["parts/lenses_000001.fits", "predictions.fits"]
 
 
+def test_a_repaired_truth_is_read_again(dataset: Path, tmp_path: Path, predict: Predict) -> None:
+    path = dataset / "truth" / "lenses_000001.fits"
+    size = path.stat().st_size
+    predict()
+    with fits.open(path, mode="update") as hdus:
+        hdus["LENSES"].data["CLASS"] = 2
+    assert path.stat().st_size == size
+    assert predict() == 0
+    table = read_result(tmp_path / "out" / "predictions.fits").predictions
+    assert set(table["TRUE_CLASS"][10:20]) == {"vortex"}
+    assert set(table["TRUE_CLASS"][20:]) == {"no_sub", "cdm", "vortex"}
+    path.unlink()
+    assert predict() == 0
+    table = read_result(tmp_path / "out" / "predictions.fits").predictions
+    assert set(table["TRUE_CLASS"][10:20]) == {""}
+
+
 def test_damage_is_listed_and_repaired_images_are_done(
     dataset: Path, tmp_path: Path, predict: Predict
 ) -> None:
@@ -217,6 +237,17 @@ def test_single_images_are_dealt_into_parts(
         predict(cached_data_path=str(folder), split="train")
 
 
+SPLITS = {"train": 0.5, "val": 0.2, "test": 0.3}
+
+
+def card_of(dataset: Path, n_train: int | None) -> dict[str, object]:
+    """What a training on the images of a folder says of them."""
+    stretch = {"kind": "linear", "softening": None, "steps": [], "threshold": 0.1, "n_images": 4}
+    data = LensesDataModule(str(dataset), 4, 0, 4, SPLITS, n_train, None, stretch, False)
+    card = data.card()
+    return {key: card[key] for key in ("identity", "split_seed", "splits", "n_train", "data_hash")}
+
+
 def test_images_that_trained_are_told_from_those_that_test(
     dataset: Path, tmp_path: Path, predict: Predict, module: LightningModule
 ) -> None:
@@ -224,12 +255,10 @@ def test_images_that_trained_are_told_from_those_that_test(
         predict(split="test")
     assert predict() == 0
     assert set(read_result(tmp_path / "out/predictions.fits").predictions["SPLIT"]) == {""}
-    splits = {"train": 0.5, "val": 0.2, "test": 0.3}
-    same = content_hash(read_settings(dataset))
-    module.card |= {"identity": same, "split_seed": 4, "splits": splits}
+    module.card |= card_of(dataset, n_train=None)
     assert predict() == 0
     table = read_result(tmp_path / "out/predictions.fits").predictions
-    expected = [assign_split(f"lens_{number:09d}", 4, splits) for number in range(30)]
+    expected = [assign_split(f"lens_{number:09d}", 4, SPLITS) for number in range(30)]
     assert table["SPLIT"].tolist() == expected
     assert predict(split="test", output_dir=str(tmp_path / "test")) == 0
     tested = read_result(tmp_path / "test/predictions.fits").predictions
@@ -237,6 +266,32 @@ def test_images_that_trained_are_told_from_those_that_test(
     kept = table[[name == "test" for name in expected]]
     assert tested["ID"].tolist() == kept["ID"].tolist()
     np.testing.assert_allclose(tested["P_CDM"], kept["P_CDM"], atol=1e-6)
+
+
+def test_images_that_n_train_left_out_are_new(dataset: Path) -> None:
+    stretch = {"kind": "linear", "softening": None, "steps": [], "threshold": 0.1, "n_images": 4}
+    data = LensesDataModule(str(dataset), 4, 0, 4, SPLITS, 6, None, stretch, False)
+    card, whole = data.card(), card_of(dataset, n_train=None)
+    training = training_of(card, dataset)
+    trained = [n for n in range(30) if training.split_of(n) == "train"]
+    assert trained == data.numbers["train"].tolist()
+    assert len(trained) == 6
+    pool = [n for n in range(30) if training_of(whole, dataset).split_of(n) == "train"]
+    assert set(trained) < set(pool)
+    assert {training.split_of(n) for n in set(pool) - set(trained)} == {""}
+    # Whichever truth is lost: an image that trained is never new.
+    (dataset / "truth" / "lenses_000001.fits").unlink()
+    less = training_of(card, dataset)
+    assert all(less.split_of(n) == "train" for n in trained)
+    write_json(dataset / "settings.json", read_settings(dataset) | {"seed": 1})
+    assert not training_of(card, dataset).is_known
+
+
+def test_images_of_a_training_that_simulated_them_go_by_their_numbers(dataset: Path) -> None:
+    ranges = {"val": [0, 5], "test": [5, 10], "train": [10, 20]}
+    card = {"identity": identity_of(read_settings(dataset)), "ranges": ranges}
+    training = training_of(card, dataset)
+    assert [training.split_of(n) for n in (4, 5, 19, 20)] == ["val", "test", "train", ""]
 
 
 def test_pixel_scale_of_a_fits_image_is_checked(tmp_path: Path, predict: Predict) -> None:
@@ -252,6 +307,31 @@ def test_pixel_scale_of_a_fits_image_is_checked(tmp_path: Path, predict: Predict
     assert failed["id"].tolist() == ["1.fits"]
     assert failed["reason"][0].startswith("expected pixels of 0.1 arcsec, with which the encoder")
     assert "but got 0.05 arcsec" in failed["reason"][0]
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"CUNIT1": "bogus", "CDELT1": 1.0},
+        {"CTYPE1": "RA---XXX", "CTYPE2": "DEC--XXX"},
+        {"CD1_1": 0.0, "CD1_2": 0.0, "CD2_1": 0.0, "CD2_2": 0.0},
+        {"CTYPE1": "RA---TAN-SIP", "CTYPE2": "DEC--TAN-SIP", "CD1_1": 1.0, "A_ORDER": 2},
+        {"CTYPE1": "GLON-TAN"},
+    ],
+)
+def test_an_odd_header_is_the_failure_of_one_image(
+    tmp_path: Path, predict: Predict, odd: dict[str, object]
+) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    header = fits.Header({"CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN"})
+    header.update(odd)
+    fits.writeto(folder / "0.fits", np.ones((9, 9), np.float32), header)
+    fits.writeto(folder / "1.fits", np.ones((9, 9), np.float32))
+    assert predict(cached_data_path=str(folder)) == JOBS_FAILED
+    failed = Table.read(tmp_path / "out" / "failed.ecsv")
+    assert failed["id"].tolist() == ["0.fits"]
+    assert "WCS" in failed["reason"][0] or "expected pixels" in failed["reason"][0]
 
 
 @pytest.mark.parametrize(

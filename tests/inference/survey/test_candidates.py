@@ -48,7 +48,18 @@ def test_one_cell_is_where_it_is(score_map: Callable[..., ScoreMap]) -> None:
     assert row["n_cells"] == 1
     assert row["score"] == row["peak"] == 0.75
     assert row["area_arcmin2"] == pytest.approx((CELL * 0.263 / 60) ** 2, rel=1e-4)
+    assert row["extent_arcmin"] == 0.0
     assert row["id"] == "T_0001"
+
+
+def test_the_extent_reaches_the_farthest_cell(score_map: Callable[..., ScoreMap]) -> None:
+    score = np.zeros((9, 12), np.float32)
+    score[2, 3:6] = 0.75
+    score[3, 5] = 0.75
+    (row,) = find_candidates(score_map(score), RULE)
+    # Equal weights: the centre is at column 4.25, row 2.25.
+    expected = np.hypot(1.25, 0.25) * CELL * 0.263 / 60
+    assert row["extent_arcmin"] == pytest.approx(expected, rel=1e-4)
 
 
 def test_a_catalogue_that_lost_its_end_is_damaged(

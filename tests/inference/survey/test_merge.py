@@ -202,3 +202,22 @@ def test_a_wide_neighbour_is_another_object(header: Callable[..., fits.Header]) 
         tables.append(describe(table))
     merged = merge_catalogs(tables, tiles, radius_arcmin=1.0)
     assert merged["id"].tolist() == ["T0_0", "T1_0"]
+
+
+def test_a_strip_reaches_as_far_as_its_cells(header: Callable[..., fits.Header]) -> None:
+    """A row of cells at the border of one tile, a column beside a mask in the other."""
+    tiles = [dataclasses.replace(tile, cell_px=64) for tile in footprints(header, 0.0)][1:]
+    cell, border = tiles[0].cell_arcmin, 0.4 * SIDE * 0.263 / 3600
+    tables = []
+    places = [(-0.3, -5.2), (0.3, 0.0)]
+    for tile, n_cells, (ra, dec) in zip(tiles, (3, 22), places, strict=True):
+        table = empty_catalog(1)
+        table["ra"], table["dec"] = border + ra * cell / 60, dec * cell / 60
+        table["area_arcmin2"] = n_cells * cell**2
+        table["score"], table["tile"] = n_cells, [tile.name]
+        tables.append(describe(table))
+    # The circles of equal area, of 1.0 and 2.6 cells, are farther apart than 1.5 cells.
+    assert len(merge_catalogs(tables, tiles, radius_arcmin=0.1)) == 2
+    for table, n_cells in zip(tables, (1.0, 5.0), strict=True):
+        table["extent_arcmin"] = n_cells * cell
+    assert merge_catalogs(tables, tiles, radius_arcmin=0.1)["tile"].tolist() == ["T2"]
