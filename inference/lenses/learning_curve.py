@@ -223,7 +223,7 @@ def _read(config: Path) -> Run:
             index=index,
             labels=labels,
             is_right=is_right,
-            auroc=float(found["auroc"]),
+            auroc=float("nan") if found["auroc"] is None else float(found["auroc"]),
         )
     except Exception as error:  # damaged files make their readers raise many unrelated classes
         reason = " ".join(str(error).split()) or type(error).__name__

@@ -47,8 +47,7 @@ class Classifier(LightningModule):
     def __init__(self, encoder: LightningModule) -> None:
         super().__init__()
         network: Any = encoder.network
-        ordinary: Any = plain(network)
-        encoder.network = ordinary.to(memory_format=torch.channels_last)
+        encoder.network = plain(network)
         self.encoder = encoder
 
     def predict_step(self, batch: Batch, batch_idx: int = 0) -> Tensor:
