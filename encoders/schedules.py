@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch.nn import Parameter
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
@@ -75,3 +78,24 @@ def _horizon(estimate: float, wanted: object) -> int:
             wanted,
         )
     return max(1, int(estimate))
+
+
+def build_optimizers(
+    hparams: Mapping[str, Any], parameters: Iterable[Parameter], estimate: Callable[[], float]
+) -> OptimizerLRScheduler:
+    """Build the optimiser of a module, and its schedule by steps.
+
+    Args:
+        hparams: `optimizer` and `scheduler`, each `_target_` and options; a scheduler of None keeps
+            the learning rate.
+        parameters: What is trained.
+        estimate: See `build_scheduler`.
+
+    Returns:
+        What `configure_optimizers` of a module returns.
+    """
+    optimizer = build_part(hparams["optimizer"], Optimizer, parameters)
+    if hparams["scheduler"] is None:
+        return optimizer
+    scheduler = build_scheduler(dict(hparams["scheduler"]), optimizer, estimate)
+    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

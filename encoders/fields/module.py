@@ -25,7 +25,7 @@ from encoders.fields.metrics import (
 )
 from encoders.fields.network import logit_of
 from encoders.fields.normalize import normalize
-from encoders.schedules import build_scheduler
+from encoders.schedules import build_optimizers
 
 Batch = dict[str, Any]
 LABELS = ("membership", "weight")
@@ -200,19 +200,11 @@ class MembershipModule(LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Build the optimiser and its schedule from the hyper-parameters."""
-        optimizer = build_part(
-            self.hparams["optimizer"], torch.optim.Optimizer, self.network.parameters()
+        return build_optimizers(
+            self.hparams,
+            self.network.parameters(),
+            lambda: self.trainer.estimated_stepping_batches,
         )
-        spec: Mapping[str, Any] | None = self.hparams["scheduler"]
-        if spec is None:
-            return optimizer
-        scheduler = build_scheduler(
-            dict(spec), optimizer, lambda: self.trainer.estimated_stepping_batches
-        )
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
-        }
 
     def _sources(self, batch: Batch) -> Tensor:
         if "sources" in batch:

@@ -31,7 +31,7 @@ from encoders.lenses.metrics import (
 )
 from encoders.lenses.residual import RunningNorm
 from encoders.lenses.stretch import Stretch
-from encoders.schedules import build_scheduler
+from encoders.schedules import build_optimizers
 
 Batch = dict[str, Any]
 # Numbers of symmetries by what is allowed: turns, flips (see `encoders.augment.apply_symmetry`).
@@ -191,19 +191,11 @@ class LensModule(LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Build the optimiser and its schedule from the hyper-parameters."""
-        optimizer = build_part(
-            self.hparams["optimizer"], torch.optim.Optimizer, self.network.parameters()
+        return build_optimizers(
+            self.hparams,
+            self.network.parameters(),
+            lambda: self.trainer.estimated_stepping_batches,
         )
-        spec: Mapping[str, Any] | None = self.hparams["scheduler"]
-        if spec is None:
-            return optimizer
-        scheduler = build_scheduler(
-            dict(spec), optimizer, lambda: self.trainer.estimated_stepping_batches
-        )
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
-        }
 
     def _augmented(self, images: Tensor, batch: Batch) -> Tensor:
         if len(self.symmetries) == 1:

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import torch.multiprocessing as mp
 from scipy import stats
 from torch import Tensor
 
 from encoders.fields.clusters import ClusterErrors, ClusterEstimate, cluster_targets
+from tests.two_processes import in_two_processes
 
 SHAPE = (300, 3, 3)
 
@@ -114,35 +114,16 @@ def test_values_far_out_and_no_cells() -> None:
     assert found["richness_bias"] == pytest.approx(-4.0, abs=1e-2)
 
 
-def count(rank: int, store: str, out: str) -> None:
-    # A pool of threads does not survive the fork: what waits for it waits for ever.
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{store}", rank=rank, world_size=2
-    )
+def count(rank: int) -> dict[str, Tensor]:
     estimate, targets, weight = cells(1.5)
     metric = ClusterErrors()
     mine = ClusterEstimate(*(value[rank::2] for value in estimate))
     metric.update(mine, targets[rank::2], weight[rank::2])
-    torch.save(metric.compute(), f"{out}{rank}")
-    torch.distributed.destroy_process_group()
+    return metric.compute()
 
 
 def test_two_processes_give_what_one_gives(tmp_path: Path) -> None:
-    context = mp.get_context("fork")  # spawn would import torch twice more: seconds
-    workers = [
-        context.Process(
-            target=count, daemon=True, args=(rank, str(tmp_path / "store"), str(tmp_path / "out"))
-        )
-        for rank in range(2)
-    ]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join(60)
-    assert [worker.exitcode for worker in workers] == [0, 0]
     one = ClusterErrors()
     one.update(*cells(1.5))
-    for rank in range(2):
-        found = torch.load(tmp_path / f"out{rank}")
+    for found in in_two_processes(count, tmp_path):
         assert found == pytest.approx({name: float(v) for name, v in one.compute().items()})

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.multiprocessing as mp
 from torch import Tensor
 from torchmetrics.functional.classification import (
     binary_accuracy,
@@ -24,6 +23,7 @@ from encoders.fields.metrics import (
     edge_of,
     probability_of,
 )
+from tests.two_processes import in_two_processes
 
 
 def cells(n: int = 4000, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
@@ -105,40 +105,21 @@ def test_shapes_must_agree() -> None:
         ClusterMembershipAccuracy().update(torch.zeros(3), torch.zeros(2), torch.zeros(3))
 
 
-def count(rank: int, store: str, out: str) -> None:
-    # A pool of threads does not survive the fork: what waits for it waits for ever.
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{store}", rank=rank, world_size=2
-    )
+def count(rank: int) -> dict[str, Tensor]:
     logits, target, weight = cells()
     metric = ClusterMembershipAccuracy()
     metric.update(logits[rank::2], target[rank::2], weight[rank::2])
     loss = MeanLoss()
     # The second process has only what fills up the turn.
     loss.update(torch.tensor(0.5 * (1 - rank)), torch.full((3,), 2.0 * (1 - rank)))
-    torch.save({**metric.compute(), "loss": loss.compute()}, f"{out}{rank}")
-    torch.distributed.destroy_process_group()
+    return {**metric.compute(), "loss": loss.compute()}
 
 
 def test_two_processes_give_what_one_gives(tmp_path: Path) -> None:
-    context = mp.get_context("fork")  # spawn would import torch twice more: seconds
-    workers = [
-        context.Process(
-            target=count, daemon=True, args=(rank, str(tmp_path / "store"), str(tmp_path / "out"))
-        )
-        for rank in range(2)
-    ]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join(60)
-    assert [worker.exitcode for worker in workers] == [0, 0]
     logits, target, weight = cells()
     one = ClusterMembershipAccuracy()
     one.update(logits, target, weight)
-    for rank in range(2):
-        found = torch.load(tmp_path / f"out{rank}")
+    for found in in_two_processes(count, tmp_path):
         assert found == {**one.compute(), "loss": torch.tensor(0.5)}
 
 

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torch.multiprocessing as mp
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -21,6 +20,7 @@ from encoders.lenses.export import plain, save_onnx
 from encoders.lenses.plain_network import PlainNetwork
 from encoders.lenses.reference_network import ReferenceNetwork
 from encoders.lenses.resnet import Bottleneck, ResNet18
+from tests.two_processes import in_two_processes
 
 SIDE = 33
 
@@ -142,31 +142,12 @@ def gradients(made: nn.Module, which: slice) -> list[Tensor]:
     return [p.grad.clone() for p in made.parameters() if p.grad is not None]
 
 
-def share(rank: int, store: str, out: str) -> None:
-    # A pool of threads does not survive the fork: what waits for it waits for ever.
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{store}", rank=rank, world_size=2
-    )
+def share(rank: int) -> list[Tensor]:
     made = DistributedDataParallel(network("D4").double().eval())
-    torch.save(gradients(made, slice(rank, None, 2)), f"{out}{rank}")
-    torch.distributed.destroy_process_group()
+    return gradients(made, slice(rank, None, 2))
 
 
 def test_two_processes_give_the_gradients_of_one(tmp_path: Path) -> None:
     expected = gradients(network("D4").double().eval(), slice(None))
-    context = mp.get_context("fork")  # spawn would import torch twice more: seconds
-    workers = [
-        context.Process(
-            target=share, daemon=True, args=(rank, str(tmp_path / "store"), str(tmp_path / "out"))
-        )
-        for rank in range(2)
-    ]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join(60)
-    assert [worker.exitcode for worker in workers] == [0, 0]
-    for rank in range(2):
-        found = torch.load(tmp_path / f"out{rank}")
+    for found in in_two_processes(share, tmp_path):
         torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-9)
