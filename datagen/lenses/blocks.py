@@ -7,24 +7,10 @@ row index % BLOCK of the block that starts at a multiple of BLOCK, with one thre
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 from torch import Tensor
 
 BLOCK = 64
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Run torch's CPU kernels on one thread, so that no row is split between two."""
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(n_threads)
 
 
 def in_blocks(index: Tensor) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:

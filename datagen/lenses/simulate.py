@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from datagen.lenses.blocks import in_blocks, one_thread
+from datagen.lenses.blocks import in_blocks
 from datagen.lenses.camera import Camera, Exposure, first_halos
 from datagen.lenses.draws import Draws
 from datagen.lenses.prior import Macro, draw_macro
@@ -27,6 +27,7 @@ from datagen.lenses.substructure import (
 )
 from datagen.lenses.truth import lens_columns, substructure_rows
 from datagen.lenses.version import CLASSES
+from datagen.threads import one_thread
 
 NO_SUB, CDM, VORTEX = range(len(CLASSES))
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -28,6 +27,7 @@ from datagen.fields.render.components import Components, components
 from datagen.fields.render.extent import psf_radius
 from datagen.fields.render.spectra import Grid, image_spectrum, largest_amplitude, source_spectra
 from datagen.fields.render.view import View
+from datagen.threads import one_thread
 
 # Sides at which stamps are drawn [px]; the light that is missing at the edges of the last one folds
 # back into it.
@@ -90,18 +90,7 @@ def _is_bright(parts: Components, views: Sequence[View]) -> NDArray[np.bool_]:
     return np.asarray(np.abs(parts.flux) * amplitude * largest > limit)
 
 
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Keep small kernels on one thread: more are slower, and the bytes must not depend on them."""
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(n_threads)
-
-
-@_one_thread()
+@one_thread()
 def _draw_planes(
     parts: Components, is_bright: NDArray[np.bool_], views: Sequence[View], margin: int
 ) -> NDArray[np.float32]:
@@ -202,7 +191,7 @@ def _add(
             planes[:, first : first + strip.shape[1], low[1] : high[1]] += strip
 
 
-@_one_thread()
+@one_thread()
 def _convolved(plane: NDArray[np.float32], view: View, margin: int) -> NDArray[np.float32]:
     """Convolve a plane with PSF and pixel, in blocks that overlap by the margin on either side.
 
@@ -231,7 +220,7 @@ def _convolved(plane: NDArray[np.float32], view: View, margin: int) -> NDArray[n
     return image
 
 
-@_one_thread()
+@one_thread()
 def _add_fine_light(image: NDArray[np.float32], bright: Components, view: View) -> None:
     """Add what the soft edges took from bright sources.
 

@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from datagen.lenses.blocks import BLOCK, in_blocks, one_thread
+from datagen.lenses.blocks import BLOCK, in_blocks
+from datagen.threads import one_thread
 
 
 @pytest.mark.parametrize("wanted", [[70], [3, 4, 5], [127, 0, 63, 64, 0], [*range(1, 90)]])
