@@ -1,12 +1,14 @@
-"""Flips and quarter turns of images together with their cells, on the device of the batch."""
+"""Flips and turns of images, or of images together with their cells, on the batch's device."""
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn.functional import affine_grid, grid_sample
 
 from datagen.seeds import stream_seed
 
@@ -56,8 +58,7 @@ def augment(tensors: Sequence[Tensor], symmetries: Sequence[int]) -> list[Tensor
 def random_symmetries(seed: int, epoch: int, index: Tensor, n_symmetries: int) -> Tensor:
     """Draw a symmetry for each of many samples, on their device.
 
-    The integer hash of SplitMix64 (Steele, Lea & Flood 2014, doi:10.1145/2660193.2660195) of
-    (seed, epoch, index): nothing else counts, as in `symmetry_of`.
+    (seed, epoch, index) decides: nothing else counts, as in `symmetry_of`.
 
     Args:
         seed: Of the augmentation.
@@ -68,10 +69,34 @@ def random_symmetries(seed: int, epoch: int, index: Tensor, n_symmetries: int) -
     Returns:
         Numbers from 0 to n_symmetries - 1 (B,), int64.
     """
-    value = index * _signed(0x9E3779B97F4A7C15) + stream_seed(seed, epoch, "symmetries")
+    return _hashed(seed, epoch, index, "symmetries") % n_symmetries
+
+
+def random_fractions(seed: int, epoch: int, index: Tensor, component: str) -> Tensor:
+    """Draw a number from [0, 1) for each of many samples, on their device.
+
+    Args:
+        seed: Of the draws.
+        epoch: Number of the epoch.
+        index: Numbers of the samples (B,), int64.
+        component: What is drawn; another word gives other numbers.
+
+    Returns:
+        (B,), float32.
+    """
+    # As many bits as float32 holds: more could round up to 1.
+    return (_hashed(seed, epoch, index, component) >> 8).float() / 2.0**24
+
+
+def _hashed(seed: int, epoch: int, index: Tensor, component: str) -> Tensor:
+    """Return 32 bits for each number, by the integer hash of SplitMix64.
+
+    Steele, Lea & Flood (2014, doi:10.1145/2660193.2660195).
+    """
+    value = index * _signed(0x9E3779B97F4A7C15) + stream_seed(seed, epoch, component)
     value = (value ^ _shifted(value, 30)) * _signed(0xBF58476D1CE4E5B9)
     value = (value ^ _shifted(value, 27)) * _signed(0x94D049BB133111EB)
-    return _shifted(value ^ _shifted(value, 31), 32) % n_symmetries
+    return _shifted(value ^ _shifted(value, 31), 32)
 
 
 def apply_symmetries(images: Tensor, symmetries: Tensor) -> Tensor:
@@ -89,6 +114,48 @@ def apply_symmetries(images: Tensor, symmetries: Tensor) -> Tensor:
     moved = torch.stack([apply_symmetry(pixels, s).flatten() for s in range(N_SYMMETRIES)])
     places = moved[symmetries][:, None].expand(n_images, n_channels, -1)
     return images.flatten(2).gather(2, places).view_as(images)
+
+
+def turn(images: Tensor, angle: Tensor, is_mirrored: Tensor) -> Tensor:
+    """Turn square images about their centre, after a mirror where wanted; bilinear interpolation.
+
+    What comes from outside of an image is its mirror image at the edge: there is no border that
+    tells by how much it was turned.
+
+    Args:
+        images: (B, C, H, H).
+        angle: From +x to +y, columns to rows (B,) [rad].
+        is_mirrored: Whether columns are reversed before (B,), bool.
+
+    Returns:
+        (B, C, H, H).
+    """
+    sign = torch.where(is_mirrored, -1.0, 1.0)
+    cos, sin, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
+    # From places in the result to places in the image: turned back, then mirrored.
+    rows = ((sign * cos, sign * sin, zero), (-sin, cos, zero))
+    matrix = torch.stack([torch.stack(row, dim=1) for row in rows], dim=1)
+    # With corners not aligned, the edge of an image is that of its outermost pixels.
+    grid = affine_grid(matrix.to(images), list(images.shape), align_corners=False)
+    return grid_sample(images, grid, padding_mode="reflection", align_corners=False)
+
+
+def randomly_turned(images: Tensor, seed: int, epoch: int, index: Tensor, *, flips: bool) -> Tensor:
+    """Turn images by any angle, and mirror half of them; (seed, epoch, index) decides, no more.
+
+    Args:
+        images: (B, C, H, H).
+        seed: Of the augmentation.
+        epoch: Number of the epoch.
+        index: Numbers of the images (B,), int64.
+        flips: Whether images are mirrored as well.
+
+    Returns:
+        (B, C, H, H).
+    """
+    angle = 2.0 * math.pi * random_fractions(seed, epoch, index, "angle")
+    is_mirrored = random_fractions(seed, epoch, index, "mirror") < 0.5 * flips
+    return turn(images, angle, is_mirrored)
 
 
 def _signed(value: int) -> int:

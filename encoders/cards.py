@@ -92,8 +92,9 @@ def _same_scale(before: float | None, now: float | None) -> bool:
 def _is_stretch(value: object) -> bool:
     if not isinstance(value, dict):
         return False
-    rows = [value.get(name) for name in ("softening", "mean", "std")]
-    return all(isinstance(row, list) and bool(row) and all(map(is_number, row)) for row in rows)
+    rows = [value.get(name) for name in ("softening", "mean", "std", "scales")]
+    are_numbers = all(isinstance(row, list) and all(map(is_number, row)) for row in rows)
+    return are_numbers and all(rows[:3])
 
 
 _SPLITS = {

@@ -55,6 +55,11 @@ class Camera:
         psf = tuple(kernel.to(device, dtype) for kernel in kernels)
         return cls(imaging, grid, psf, device, dtype)
 
+    def coarse(self) -> Camera:
+        """Return the same camera with one ray per pixel, enough to compare draws."""
+        imaging = dataclasses.replace(self.imaging, supersampling=1)
+        return Camera.build(imaging, self.device, self.dtype)
+
     @property
     def group(self) -> int:
         """Return how many scenes with subhalos are rendered at once."""
@@ -233,6 +238,11 @@ class Exposure:
         ]
         basis = range_basis(torch.cat(parts, 1), camera.variance(self.smooth))
         return dataclasses.replace(self, basis=basis)
+
+    def seen_by(self, camera: Camera) -> Exposure:
+        """Return the exposure of the same scenes and light with another camera, without basis."""
+        smooth = camera.planes(self.scenes, self.colours)
+        return dataclasses.replace(self, camera=camera, smooth=smooth, basis=None)
 
     def delta_chi2(self, images: Tensor) -> Tensor:
         """Return the evidence for substructure in noise-free images, (B,) float64."""

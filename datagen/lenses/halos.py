@@ -114,3 +114,18 @@ def truncation_radius_kpc(mass: Tensor, host_radius_kpc: float) -> Tensor:
     """
     radius: Tensor = 1.4 * (mass / 1e7) ** (1.0 / 3.0) * (host_radius_kpc / 50.0) ** (2.0 / 3.0)
     return radius
+
+
+def tidal_radius(theta_e: Tensor, host_theta_e: Tensor) -> Tensor:
+    """Return the tidal radius of an isothermal sphere at the ring of an isothermal host [arcsec].
+
+    r_t = sqrt(b b_host) with b the Einstein radius before truncation (Dalal & Kochanek 2002,
+    doi:10.1086/340303, section 2). The truncated sphere has the total mass theta_e^2 = b r_t, hence
+    r_t = (theta_e^2 b_host)^(1/3).
+
+    Args:
+        theta_e: Einstein radius of a point of the same total mass [arcsec].
+        host_theta_e: Einstein radius of the host, broadcast against it [arcsec].
+    """
+    radius: Tensor = (theta_e**2 * host_theta_e) ** (1.0 / 3.0)
+    return radius

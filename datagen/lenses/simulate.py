@@ -102,7 +102,7 @@ class Simulator:
         for label in (CDM, VORTEX):
             rows = torch.nonzero(labels == label)[:, 0]
             seen = exposure.rows(rows)
-            search = _Search(_part(lot, rows), label, camera, seen.with_basis() if need else seen)
+            search = _Search(_part(lot, rows), label, seen.with_basis() if need else seen)
             drawn, n_draws[rows] = search.run()
             images[rows] = drawn.images
             theta_main[rows], delta_chi2[rows] = drawn.theta_main, drawn.delta_chi2
@@ -136,13 +136,11 @@ class _Search:
     Args:
         lot: The images.
         label: Their class.
-        camera: Takes the images.
         exposure: Of the smooth scenes of these images; with a basis if Delta chi2 is needed.
     """
 
     lot: Lot
     label: int
-    camera: Camera
     exposure: Exposure
 
     def run(self) -> tuple[_Drawn, Tensor]:
@@ -167,9 +165,10 @@ class _Search:
         chosen, n_draws = torch.zeros_like(rows), torch.ones_like(rows)
         if settings.min_delta_chi2 == 0.0:
             return chosen, n_draws
+        judge = self._judge()
         best = torch.full(rows.shape, -torch.inf, dtype=torch.float64)
         for attempt in range(settings.max_draws):
-            found = self._glance(rows, attempt)
+            found = self._glance(judge, rows, attempt)
             better = rows[found > best[rows]]
             best[rows] = torch.maximum(best[rows], found)
             chosen[better], n_draws[rows] = attempt, attempt + 1
@@ -178,9 +177,16 @@ class _Search:
                 break
         return chosen, n_draws
 
-    def _glance(self, rows: Tensor, attempt: int) -> Tensor:
+    def _judge(self) -> Exposure:
+        """Return the exposure by which draws are compared: one ray per pixel, with a basis."""
+        camera = self.exposure.camera
+        if camera.imaging.supersampling == 1:
+            return self.exposure
+        return self.exposure.seen_by(camera.coarse()).with_basis()
+
+    def _glance(self, judge: Exposure, rows: Tensor, attempt: int) -> Tensor:
         """Return Delta chi2 of a draw from its heaviest subhalos, (n,) float64."""
-        lot, exposure = _part(self.lot, rows), self.exposure.rows(rows)
+        lot, exposure = _part(self.lot, rows), judge.rows(rows)
         scenes = self._substructure(lot, attempt)
         if scenes.subhalos is not None:
             heaviest = first_halos(scenes.subhalos, lot.settings.substructure.n_judged)
@@ -199,7 +205,7 @@ class _Search:
         return _Drawn(each, images, scenes.theta_e, chi2)
 
     def _images(self, scenes: Scenes, exposure: Exposure) -> Tensor:
-        return self.camera.expected(_with(scenes, exposure.scenes.subhalos), exposure)
+        return exposure.camera.expected(_with(scenes, exposure.scenes.subhalos), exposure)
 
     def _substructure(self, lot: Lot, attempt: int) -> Scenes:
         """Return the smooth lens with a draw of substructure, the heaviest subhalos first."""

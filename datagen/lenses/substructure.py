@@ -126,9 +126,12 @@ def _halos(lot: Lot, x: Tensor, y: Tensor, mass: Tensor, theta2: Tensor, z: Tens
     cdm = lot.settings.substructure.cdm
     scale = halos.kpc_per_arcsec(z)
     some = mass.clamp_min(1.0)
-    r_s = halos.scale_radius_kpc(some, z) / scale
-    r_t = halos.truncation_radius_kpc(some, cdm.host_radius_kpc) / scale
     theta_e = (mass * theta2).sqrt()
+    r_s = halos.scale_radius_kpc(some, z) / scale
+    if cdm.profile == "sis":
+        r_t = halos.tidal_radius((some * theta2).sqrt(), lot.macro.scenes.theta_e[:, None])
+    else:
+        r_t = halos.truncation_radius_kpc(some, cdm.host_radius_kpc) / scale
     return Subhalos(x, y, theta_e, r_s, r_t, profile=cdm.profile)  # type: ignore[arg-type]
 
 

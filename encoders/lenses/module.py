@@ -12,7 +12,12 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy as loss_of
 
 from datagen.errors import ConfigError
-from encoders.augment import N_SYMMETRIES, apply_symmetries, random_symmetries
+from encoders.augment import (
+    N_SYMMETRIES,
+    apply_symmetries,
+    random_symmetries,
+    randomly_turned,
+)
 from encoders.factory import build_part
 from encoders.lenses.calibration import (
     check_coverage,
@@ -34,12 +39,13 @@ from encoders.lenses.stretch import Stretch
 from encoders.schedules import build_optimizers
 
 Batch = dict[str, Any]
+TURNS = ("none", "quarter", "any")
 # Numbers of symmetries by what is allowed: turns, flips (see `encoders.augment.apply_symmetry`).
 SYMMETRIES = {
-    (False, False): (0,),
-    (True, False): (0, 1, 2, 3),
-    (False, True): (0, 4),
-    (True, True): tuple(range(N_SYMMETRIES)),
+    ("none", False): (0,),
+    ("quarter", False): (0, 1, 2, 3),
+    ("none", True): (0, 4),
+    ("quarter", True): tuple(range(N_SYMMETRIES)),
 }
 # Images of a validation on which invariance is measured, each in eight positions.
 N_TURNED = 16
@@ -61,7 +67,8 @@ class LensModule(LightningModule):
         loss: `label_smoothing`, 0 to 1.
         optimizer: `_target_` and options of the optimiser.
         scheduler: `_target_` and options of a schedule by steps; None keeps the learning rate.
-        augment: `turns` and `flips`, whether training images are turned and mirrored, and `seed`.
+        augment: Of training images: `turns`, by which angles (none, quarter, any), `flips`, whether
+            half of them are mirrored, and `seed`.
         calibration: `coverage`, the share of validation images that are not unsure.
         freeze_norm: Keep the statistics of batch normalisation as they are: for weights that were
             trained on many images and go on with few.
@@ -86,10 +93,10 @@ class LensModule(LightningModule):
         self.card = dict(card)
         self.coverage = check_coverage(**calibration)
         self.label_smoothing = check_smoothing(**loss)
-        self.augment_seed, self.symmetries = _augmentation(**augment)
+        self.augment = check_augment(**augment)
         self.freeze_norm = freeze_norm
         self.stretched = Stretch(side=int(card["side"]), **card["stretch"])
-        sizes = {"in_channels": len(card["bands"]), "n_classes": len(card["classes"])}
+        sizes = {"in_channels": self.stretched.n_channels, "n_classes": len(card["classes"])}
         self.network = build_part(network, nn.Module, side=int(card["side"]), **sizes)
         self.validated: Answers | None = None
         self.tested: Answers | None = None
@@ -198,13 +205,14 @@ class LensModule(LightningModule):
         )
 
     def _augmented(self, images: Tensor, batch: Batch) -> Tensor:
-        if len(self.symmetries) == 1:
+        turns, flips, seed = (self.augment[key] for key in ("turns", "flips", "seed"))
+        if turns == "any":
+            return randomly_turned(images, seed, self.current_epoch, batch["index"], flips=flips)
+        numbers = torch.tensor(SYMMETRIES[turns, flips], device=images.device)
+        if len(numbers) == 1:
             return images
-        drawn = random_symmetries(
-            self.augment_seed, self.current_epoch, batch["index"], len(self.symmetries)
-        )
-        allowed = torch.tensor(self.symmetries, device=images.device)
-        return apply_symmetries(images, allowed[drawn])
+        drawn = random_symmetries(seed, self.current_epoch, batch["index"], len(numbers))
+        return apply_symmetries(images, numbers[drawn])
 
     def _invariance_errors(self, images: Tensor, logits: Tensor) -> dict[str, Tensor]:
         """Return how much turns and flips change the logits, relative to their spread (rms)."""
@@ -249,5 +257,16 @@ def check_smoothing(label_smoothing: float) -> float:
     return float(label_smoothing)
 
 
-def _augmentation(turns: bool, flips: bool, seed: int) -> tuple[int, tuple[int, ...]]:
-    return int(seed), SYMMETRIES[bool(turns), bool(flips)]
+def check_augment(turns: str, flips: bool, seed: int) -> dict[str, Any]:
+    """Return the options of the augmentation.
+
+    Raises:
+        ConfigError: There are no such turns.
+    """
+    if turns not in TURNS:
+        raise ConfigError(
+            f"expected model.augment.turns to be one of {', '.join(TURNS)}, but got {turns}",
+            turns,
+            TURNS,
+        )
+    return {"turns": turns, "flips": bool(flips), "seed": int(seed)}

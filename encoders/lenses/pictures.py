@@ -124,7 +124,7 @@ def draw_examples(images: Tensor, answers: Answers, classes: Sequence[str]) -> F
     """Draw images with their true and their found class, red where these differ.
 
     Args:
-        images: (n, C, H, W), stretched; the mean over the bands is drawn.
+        images: (n, C, H, W), of `Stretch.bright`; the mean over the bands is drawn.
         answers: To the same images.
         classes: Names of the classes.
     """

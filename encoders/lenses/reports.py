@@ -165,10 +165,11 @@ class LensReports(ReportCallback):
     def _examples(self, trainer: Trainer, module: Any) -> Figure:  # noqa: ANN401 - LensModule
         batch = trainer.datamodule.examples("val", self.n_examples)  # type: ignore[attr-defined]
         with torch.no_grad():
-            images = module.stretched(batch["images"].to(module.device))
-            logits = module.network(images).double().cpu()
+            images = batch["images"].to(module.device)
+            logits = module(images).double().cpu()
+            bright = module.stretched.bright(images)
         known = (batch[key].cpu() for key in ("labels", "index", "delta_chi2"))
-        return pictures.draw_examples(images, Answers(logits, *known), module.card["classes"])
+        return pictures.draw_examples(bright, Answers(logits, *known), module.card["classes"])
 
     def _path(self, trainer: Trainer, name: str) -> Path:
         return Path(trainer.default_root_dir) / self.folder / name

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
+from scipy import stats
 
 from datagen.seeds import stream_seed
 from encoders.augment import (
@@ -11,8 +14,10 @@ from encoders.augment import (
     apply_symmetries,
     apply_symmetry,
     augment,
+    random_fractions,
     random_symmetries,
     symmetry_of,
+    turn,
 )
 
 
@@ -70,3 +75,36 @@ def test_drawn_symmetries_are_uniform_and_independent() -> None:
     value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & mask
     value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & mask
     assert int(drawn[5]) == ((value ^ (value >> 31)) >> 32) % 8
+
+
+@pytest.mark.parametrize("is_mirrored", [False, True])
+@pytest.mark.parametrize("quarters", range(4))
+def test_turns_by_right_angles_are_the_symmetries(quarters: int, is_mirrored: bool) -> None:
+    images = torch.randn(2, 3, 9, 9, dtype=torch.float64)
+    angle = torch.full((2,), 0.5 * math.pi * quarters, dtype=torch.float64)
+    found = turn(images, angle, torch.tensor([is_mirrored] * 2))
+    mirrored = images.flip(-1) if is_mirrored else images
+    # Rows count downwards from the first: from columns to rows is minus one turn of rot90.
+    torch.testing.assert_close(found, torch.rot90(mirrored, -quarters, (-2, -1)))
+
+
+def test_a_turned_blob_lies_where_trigonometry_says() -> None:
+    side, angle = 41, 0.7
+    rows, columns = torch.meshgrid(*(torch.arange(side) - 20.0,) * 2, indexing="ij")
+    image = torch.exp(-((columns - 9.0) ** 2 + (rows - 3.0) ** 2) / 8.0)[None, None]
+    turned = turn(image, torch.tensor([angle]), torch.tensor([False]))[0, 0]
+    turned = turned * (columns**2 + rows**2 < 20.0**2)  # farther out lies what was reflected
+    total = turned.sum()
+    x, y = (columns * turned).sum() / total, (rows * turned).sum() / total
+    assert x == pytest.approx(9 * math.cos(angle) - 3 * math.sin(angle), abs=0.02)
+    assert y == pytest.approx(9 * math.sin(angle) + 3 * math.cos(angle), abs=0.02)
+
+
+def test_fractions_are_uniform_and_depend_on_seed_epoch_number_and_component() -> None:
+    index = torch.arange(4000)
+    found = random_fractions(1, 2, index, "angle")
+    assert stats.kstest(found.double().numpy(), "uniform").pvalue > 0.01
+    assert torch.equal(random_fractions(1, 2, index[70:90], "angle"), found[70:90])
+    for other in ((2, 2, "angle"), (1, 3, "angle"), (1, 2, "mirror")):
+        seed, epoch, component = other
+        assert (random_fractions(seed, epoch, index, component) != found).float().mean() > 0.99

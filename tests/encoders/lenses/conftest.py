@@ -96,6 +96,7 @@ def card() -> dict[str, Any]:
         "stretch": {
             "kind": "asinh",
             "softening": [1.0],
+            "scales": [],
             "mean": [0.1],
             "std": [0.9],
             "steps": [],
@@ -120,7 +121,7 @@ def options() -> dict[str, Any]:
         "loss": {"label_smoothing": 0.0},
         "optimizer": {"_target_": "torch.optim.AdamW", "lr": 1e-2},
         "scheduler": None,
-        "augment": {"turns": True, "flips": True, "seed": 1},
+        "augment": {"turns": "quarter", "flips": True, "seed": 1},
         "calibration": {"coverage": 0.9},
         "freeze_norm": False,
     }

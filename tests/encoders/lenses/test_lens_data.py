@@ -24,7 +24,8 @@ from encoders.lenses.splits import choose, deal
 from tests.encoders.lenses.conftest import N_PER_FILE, SIDE, draw, write_shards
 
 SPLITS = {"train": 0.7, "val": 0.1, "test": 0.2}
-STRETCH = {"kind": "asinh", "softening": None, "steps": [], "threshold": 0.1, "n_images": 32}
+STRETCH = {"kind": "asinh", "softening": None, "scales": []}
+STRETCH |= {"steps": [], "threshold": 0.1, "n_images": 32}
 
 
 def module(data_dir: Path, **more: object) -> LensesDataModule:

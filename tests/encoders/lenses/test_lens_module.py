@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from datagen.errors import CheckpointError, DataNotFoundError
+from datagen.errors import CheckpointError, ConfigError, DataNotFoundError
 from encoders.checkpoint import load_checkpoint
 from encoders.lenses.calibration import cross_entropy
 from encoders.lenses.metrics import Answers, accuracy, calibration_error
@@ -95,10 +95,12 @@ def test_augmentation_depends_on_epoch_and_image_only(card: Options, options: Op
         assert any(torch.equal(turned, position) for position in positions)
 
 
-@pytest.mark.parametrize(("turns", "flips", "n"), [(False, False, 1), (True, False, 4),
-                                                   (False, True, 2), (True, True, 8)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("turns", "flips", "n"),
+    [("none", False, 1), ("quarter", False, 4), ("none", True, 2), ("quarter", True, 8)],
+)
 def test_only_the_allowed_symmetries_are_drawn(
-    card: Options, options: Options, turns: bool, flips: bool, n: int
+    card: Options, options: Options, turns: str, flips: bool, n: int
 ) -> None:
     options["augment"] |= {"turns": turns, "flips": flips}
     module = LensModule(card, **options)
@@ -106,6 +108,23 @@ def test_only_the_allowed_symmetries_are_drawn(
     one = torch.randn(1, 1, 17, 17).expand(200, 1, 17, 17)
     turned = module._augmented(one, {"index": torch.arange(200)})
     assert len(torch.unique(turned, dim=0)) == n
+
+
+def test_images_turn_by_any_angle_whatever_the_batch(card: Options, options: Options) -> None:
+    options["augment"] |= {"turns": "any"}
+    module = LensModule(card, **options)
+    module._trainer = SimpleNamespace(current_epoch=3)  # type: ignore[assignment]
+    one = module.stretched(torch.randn(1, 1, 17, 17)).expand(200, -1, 17, 17)
+    turned = module._augmented(one, {"index": torch.arange(200)})
+    assert len(torch.unique(turned, dim=0)) == 200
+    again = module._augmented(one[:9], {"index": torch.arange(100, 109)})
+    torch.testing.assert_close(again, turned[100:109])
+
+
+def test_unknown_turns_are_refused(card: Options, options: Options) -> None:
+    options["augment"] |= {"turns": "half"}
+    with pytest.raises(ConfigError, match=r"turns to be one of none, quarter, any, but got half"):
+        LensModule(card, **options)
 
 
 def test_validation_fits_temperature_and_threshold(card: Options, options: Options) -> None:
@@ -164,7 +183,7 @@ def test_frozen_normalisation(card: Options, options: Options, group: str | None
 def test_label_smoothing_is_that_of_torch(card: Options, options: Options) -> None:
     options |= {
         "loss": {"label_smoothing": 0.2},
-        "augment": {"turns": False, "flips": False, "seed": 0},
+        "augment": {"turns": "none", "flips": False, "seed": 0},
     }
     module = LensModule(card, **options).eval()
     module.log = lambda *_, **__: None  # type: ignore[assignment, method-assign]

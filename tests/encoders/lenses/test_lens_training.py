@@ -127,7 +127,7 @@ def test_validation_may_come_between_epochs(compose_lenses: Compose) -> None:
     ("change", "message"),
     [
         ("data.n_train=30", r"expected data\.n_train = \d+, with which .* got data\.n_train = 30"),
-        ("data.stretch.kind=linear", r"expected data\.stretch = .*'asinh'.* = .*'linear'"),
+        ("data.stretch.kind=linear", r"expected data\.stretch = .*'sqrt'.* = .*'linear'"),
         ("model.network.channels=[4,4]", r"expected model\.network\.channels = \[8, 8\]"),
     ],
 )
@@ -158,7 +158,12 @@ def spoil(folder: Path, image: Any) -> Path:  # noqa: ANN401 - whatever numpy ca
             ConfigError,
             r"data\.n_train to take at most .* n_train = 1",
         ),
-        ("none", ["data.stretch.kind=log"], ConfigError, r"asinh, linear, but got kind = log"),
+        (
+            "none",
+            ["data.stretch.kind=log"],
+            ConfigError,
+            r"sqrt, asinh, linear, but got kind = log",
+        ),
         ("none", ["data.stretch.softening=-1"], ConfigError, r"softening > 0 or null"),
         ("none", ["data.stretch.steps=[blur]"], ConfigError, r"expected steps of .*'blur'"),
         ("none", ["model.loss.label_smoothing=1"], ConfigError, r"label_smoothing = 1"),

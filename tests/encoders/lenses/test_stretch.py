@@ -7,10 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 
-from encoders.lenses.stretch import Stretch, fit_side, fit_stretch, noise_of
+from datagen.errors import ConfigError
+from encoders.lenses.stretch import Stretch, bands_of, fit_side, fit_stretch, noise_of
 
-PLAIN: dict[str, Any] = {"kind": "asinh", "softening": None, "steps": [], "threshold": 0.1}
+PLAIN: dict[str, Any] = {"kind": "asinh", "softening": None, "scales": []}
+PLAIN |= {"steps": [], "threshold": 0.1}
 
 
 def sky(n_bands: int = 2) -> torch.Tensor:
@@ -20,22 +23,63 @@ def sky(n_bands: int = 2) -> torch.Tensor:
     return images
 
 
-@pytest.mark.parametrize("kind", ["asinh", "linear"])
+@pytest.mark.parametrize("kind", ["sqrt", "asinh", "linear"])
+@pytest.mark.parametrize("scales", [[], [0.5, 1.5, 3.0]])
 @pytest.mark.parametrize("steps", [[], ["min_max"]])
-def test_training_images_get_mean_0_and_spread_1(kind: str, steps: list[str]) -> None:
-    fitted = fit_stretch(sky(), PLAIN | {"kind": kind, "steps": steps}, noise=3.0)
-    out = Stretch(20, **fitted)(sky())
-    for band in range(2):
+def test_training_images_get_mean_0_and_spread_1(
+    kind: str, scales: list[float], steps: list[str]
+) -> None:
+    fitted = fit_stretch(sky(), PLAIN | {"kind": kind, "scales": scales, "steps": steps}, noise=3.0)
+    stretch = Stretch(20, **fitted)
+    out = stretch(sky())
+    assert out.shape[1] == stretch.n_channels == 2 * max(len(scales), 1)
+    for band in range(stretch.n_channels):
         assert out[:, band].mean() == pytest.approx(0.0, abs=1e-4)
         assert out[:, band].std() == pytest.approx(1.0, abs=1e-3)
 
 
 def test_the_formula() -> None:
-    stretch = Stretch(20, "asinh", [2.0], [0.5], [4.0], [], 0.1)
-    image = sky(1)
-    expected = (np.arcsinh(image.double().numpy() / 2.0) - 0.5) / 4.0
-    np.testing.assert_allclose(stretch(image), expected, rtol=1e-4, atol=1e-5)
-    assert not stretch.state_dict()
+    image, steps = sky(1), {"steps": [], "threshold": 0.1}
+    counts = image.double().numpy() / 2.0
+    roots = np.sign(counts) * (np.sqrt(1.0 + np.abs(counts)) - 1.0)
+    for kind, values in (("asinh", np.arcsinh(counts)), ("sqrt", roots), ("linear", counts)):
+        stretch = Stretch(20, kind, [2.0], [], [0.5], [4.0], **steps)
+        np.testing.assert_allclose(stretch(image), (values - 0.5) / 4.0, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(stretch.bright(image), values, rtol=1e-4, atol=1e-5)
+        assert not stretch.state_dict()
+
+
+def test_bands_are_differences_of_scipys_gaussians_and_sum_up() -> None:
+    images, scales = sky().double(), [0.0, 0.8, 2.0]
+    smooth = [ndimage.gaussian_filter(images.numpy(), (0, 0, s, s), mode="nearest") for s in scales]
+    found = bands_of(images, scales).unflatten(1, (2, 3))
+    for k, expected in enumerate((smooth[0] - smooth[1], smooth[1] - smooth[2], smooth[2])):
+        np.testing.assert_allclose(found[:, :, k], expected, atol=1e-3 * 200.0)
+    torch.testing.assert_close(found.sum(2), images)
+    assert torch.equal(bands_of(images, []), images)
+
+
+def test_a_root_makes_the_noise_of_photons_the_same_everywhere() -> None:
+    generator = torch.Generator().manual_seed(1)
+    levels = torch.tensor([0.0, 30.0, 3000.0]).view(3, 1, 1, 1).expand(3, 1, 200, 200)
+    counts = torch.poisson(levels, generator) + torch.randn(levels.shape, generator=generator)
+    spread = Stretch(200, "sqrt", [1.0], [], [0.0], [1.0], steps=[], threshold=0.1)(counts).std(
+        (1, 2, 3)
+    )
+    np.testing.assert_allclose(spread, 0.5, rtol=0.25)
+
+
+def test_turned_and_mirrored_images_have_turned_and_mirrored_bands() -> None:
+    images = sky().double()
+    for turn in (lambda x: torch.rot90(x, 1, (-2, -1)), lambda x: x.flip(-1)):
+        expected = turn(bands_of(images, [0.8, 1.6]))
+        torch.testing.assert_close(bands_of(turn(images), [0.8, 1.6]), expected)
+
+
+@pytest.mark.parametrize("scales", [[1.0, 1.0], [2.0, 1.0], [-1.0], [float("nan")], [float("inf")]])
+def test_scales_that_do_not_rise_are_refused(scales: list[float]) -> None:
+    with pytest.raises(ConfigError, match=r"data\.stretch\.scales to rise from >= 0"):
+        fit_stretch(sky(), PLAIN | {"scales": scales}, noise=1.0)
 
 
 def test_noise_is_known_measured_or_given() -> None:

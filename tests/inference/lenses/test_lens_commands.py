@@ -32,7 +32,7 @@ def hparams() -> dict[str, Any]:
     stretch = {"kind": "asinh", "softening": [1.0], "mean": [0.0], "std": [1.0]}
     card = {"task": "lenses", "model": "plain_cnn", "classes": ["no_sub", "cdm", "vortex"]}
     card |= {"bands": ["i"], "pixel_scale": 0.1, "side": 9, "image_side": 9, "data_hash": "0"}
-    card |= {"stretch": stretch | {"steps": [], "threshold": 0.1}}
+    card |= {"stretch": stretch | {"scales": [], "steps": [], "threshold": 0.1}}
     network = {"_target_": "encoders.lenses.plain_network.PlainNetwork"}
     return {
         "card": card,
@@ -40,7 +40,7 @@ def hparams() -> dict[str, Any]:
         "loss": {"label_smoothing": 0.0},
         "optimizer": {"_target_": "torch.optim.AdamW", "lr": 1e-3},
         "scheduler": None,
-        "augment": {"turns": False, "flips": False, "seed": 0},
+        "augment": {"turns": "none", "flips": False, "seed": 0},
         "calibration": {"coverage": 0.9},
         "freeze_norm": False,
     }

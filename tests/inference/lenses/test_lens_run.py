@@ -242,7 +242,8 @@ SPLITS = {"train": 0.5, "val": 0.2, "test": 0.3}
 
 def card_of(dataset: Path, n_train: int | None) -> dict[str, object]:
     """What a training on the images of a folder says of them."""
-    stretch = {"kind": "linear", "softening": None, "steps": [], "threshold": 0.1, "n_images": 4}
+    stretch = {"kind": "linear", "softening": None, "scales": [], "steps": []}
+    stretch |= {"threshold": 0.1, "n_images": 4}
     data = LensesDataModule(str(dataset), 4, 0, 4, SPLITS, n_train, None, stretch, False)
     card = data.card()
     return {key: card[key] for key in ("identity", "split_seed", "splits", "n_train", "data_hash")}
@@ -269,7 +270,8 @@ def test_images_that_trained_are_told_from_those_that_test(
 
 
 def test_images_that_n_train_left_out_are_new(dataset: Path) -> None:
-    stretch = {"kind": "linear", "softening": None, "steps": [], "threshold": 0.1, "n_images": 4}
+    stretch = {"kind": "linear", "softening": None, "scales": [], "steps": []}
+    stretch |= {"threshold": 0.1, "n_images": 4}
     data = LensesDataModule(str(dataset), 4, 0, 4, SPLITS, 6, None, stretch, False)
     card, whole = data.card(), card_of(dataset, n_train=None)
     training = training_of(card, dataset)
