@@ -11,6 +11,8 @@ References: Weiler & Cesa 2019, "General E(2)-Equivariant Steerable CNNs", arXiv
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,15 +20,27 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d
 
-from encoders.lenses.e2cnn_compat import enn
+from encoders.lenses.e2cnn_compat import enn, gspaces
+
+# Width of a ring of a filter [px]: little of it lies on the pixels of the next one.
+RING_WIDTH = 0.4
+# Share of a tensor outside the span of others below which it counts as one of them.
+DEPENDENT = 1e-4
 
 
 class SteerableConv(nn.Module):
     """Convolution whose filters are linear combinations of a basis of steerable kernels.
 
-    `filter = sum_i weights_i basis_i`, the most general convolution between the two types of
-    fields (Weiler & Cesa 2019) up to the band limits of e2cnn. The sum is formed in every forward
-    pass, in full precision under autocast as well; it costs little beside the convolution.
+    `filter = sum_i weights_i basis_i` with an orthonormal basis for each pair of representations,
+    the most general convolution between the two types of fields (Weiler & Cesa 2019). For turns
+    that take pixels to pixels that is every filter with the symmetry, as in group convolutions
+    (Cohen & Welling 2016, arXiv:1602.07576); for other angles e2cnn's limits on angular frequencies
+    keep the errors of sampling small, and leave 11 of 25 dimensions to a 5 x 5 filter of scalars.
+    The sum is formed in every forward pass, in full precision under autocast as well; it costs
+    little beside the convolution.
+
+    Coefficients begin as normal numbers such that filters have the variance 2 / fan-in (He et al.
+    2015, arXiv:1502.01852).
 
     Args:
         in_type: Fields of the input; equal representations stand together.
@@ -50,14 +64,21 @@ class SteerableConv(nn.Module):
         self.in_channels, self.out_channels = int(in_type.size), int(out_type.size)
         self.kernel_size, self.stride = kernel_size, stride
         self.padding = kernel_size // 2 if padding is None else padding
-        layer = enn.R2Conv(in_type, out_type, kernel_size, bias=False, initialize=False)
-        # The variances of equal layers are computed once per process.
-        enn.init.generalized_he_init(layer.weights.data, layer.basisexpansion, cache=True)
-        self.weights = nn.Parameter(layer.weights.detach().clone())
-        self._blocks = list(_blocks(layer.basisexpansion))
+        on_lattice = quarter_turns(in_type.gspace)
+        more = lattice_options(kernel_size) if on_lattice else {}
+        layer = enn.R2Conv(in_type, out_type, kernel_size, bias=False, initialize=False, **more)
+        self._blocks, weights = list(_blocks(layer.basisexpansion)), []
         for i, block in enumerate(self._blocks):
-            # Not in checkpoints: it follows from the types. A copy: e2cnn shares its own.
-            self.register_buffer(f"basis_{i}", block.pop("basis").clone(), persistent=False)
+            basis = orthonormal(block.pop("basis"))
+            # Not in checkpoints: it follows from the types.
+            self.register_buffer(f"basis_{i}", basis, persistent=False)
+            n_pairs = basis.shape[1] * basis.shape[2]
+            variance = 2.0 * n_pairs / len(basis) / self.in_channels
+            n_weights = len(basis) * math.prod(block["fields"])
+            weights.append(math.sqrt(variance) * torch.randn(n_weights))
+            first = sum(map(len, weights[:-1]))
+            block["weights"] = slice(first, first + n_weights)
+        self.weights = nn.Parameter(torch.cat(weights))
         self.register_buffer("basis_print", self._print())
 
     def filters(self) -> Tensor:
@@ -112,15 +133,63 @@ class SteerableConv(nn.Module):
         )
 
 
+def quarter_turns(space: Any) -> bool:  # noqa: ANN401 - e2cnn ships no types
+    """Tell whether the rotations of a group take pixels to pixels."""
+    group = space.fibergroup
+    order = getattr(group, "rotation_order", group.order())
+    is_flip = isinstance(space, gspaces.Flip2dOnR2)
+    return is_flip or order in (1, 2, 4)
+
+
+def lattice_options(kernel_size: int) -> dict[str, Any]:
+    """Return options of e2cnn's convolution with which filters may differ in every pixel.
+
+    One ring for each distance of a pixel from the centre, and on each ring as many angular
+    frequencies as its pixels can tell apart.
+
+    Args:
+        kernel_size: Side of the filters [px], odd.
+    """
+    half = kernel_size // 2
+    offsets = range(-half, half + 1)
+    n_pixels = Counter(x * x + y * y for x in offsets for y in offsets)
+    squares = sorted(n_pixels)
+    return {
+        "rings": [math.sqrt(square) for square in squares],
+        "sigma": [RING_WIDTH] * len(squares),
+        "frequencies_cutoff": lambda radius: n_pixels[round(radius**2)] // 2,
+    }
+
+
+def orthonormal(basis: Tensor) -> Tensor:
+    """Return an orthonormal basis of the span of tensors, by the method of Gram and Schmidt.
+
+    Each in turn, so that rounding cannot choose another basis: coefficients keep their meaning.
+
+    Args:
+        basis: (n, ...), may depend on each other.
+
+    Returns:
+        (m, ...), m <= n, float32.
+    """
+    flat = basis.double().flatten(1)
+    kept = flat.new_zeros(0, flat.shape[1])
+    for row in flat:
+        rest = row
+        for _ in range(2):  # the second time removes what rounding left
+            rest = rest - kept.T @ (kept @ rest)
+        if rest.norm() > DEPENDENT * row.norm():
+            kept = torch.cat((kept, rest[None] / rest.norm()))
+    return kept.view(-1, *basis.shape[1:]).float()
+
+
 def _blocks(expansion: Any) -> Iterator[dict[str, Any]]:  # noqa: ANN401 - e2cnn ships no types
-    """Yield for each pair of representations its basis (b, o, i, k, k) and where its filters go."""
+    """Yield for each pair of representations its basis (b, o, i, k^2) and where its filters go."""
     for pair in expansion._representations_pairs:
-        first, last = expansion._weights_ranges[pair]
         rows, columns = (getattr(expansion, f"{side}_indices_{pair}") for side in ("out", "in"))
         basis = getattr(expansion, f"block_expansion_{pair}").sampled_basis
         yield {
             "basis": basis,
-            "weights": slice(first, last),
             "fields": (expansion._out_count[pair[1]], expansion._in_count[pair[0]]),
             "rows": slice(int(rows[0]), int(rows[1])),
             "columns": slice(int(columns[0]), int(columns[1])),

@@ -13,7 +13,7 @@ from torch.nn.functional import conv2d
 
 from datagen.errors import ConfigError
 from encoders.lenses.residual import ConvNorm, check_side
-from encoders.lenses.symmetry import RegularFields, fields_of
+from encoders.lenses.symmetry import GroupPool, RegularFields, fields_of
 
 # Regular fields, kernel [px] and zero padding [px] of each convolution; stride and padding [px] of
 # the pooling after it.
@@ -61,7 +61,7 @@ class ReferenceNetwork(nn.Module):
                 layers.append(Blur(n * fields.size, *pool))
                 side = (side + 2 * (pool[1] - REACH) - 1) // pool[0] + 1
             n_in = n
-        self.layers = nn.Sequential(*layers, fields.invariants(n_in))
+        self.layers = nn.Sequential(*layers, GroupPool(fields.size))
         self.head = nn.Sequential(
             nn.Flatten(),
             nn.Linear(n_in * side**2, N_HIDDEN),

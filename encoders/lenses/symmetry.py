@@ -16,7 +16,7 @@ from torch.nn.functional import relu
 from datagen.errors import ConfigError
 from encoders.lenses.e2cnn_compat import enn, gspaces
 from encoders.lenses.equivariant import SteerableConv
-from encoders.lenses.residual import Fields, RunningNorm, affine_of
+from encoders.lenses.residual import ConvNorm, Fields, RunningNorm, affine_of
 
 # Highest rotation frequency of the fields of SO(2) and O(2).
 MAX_FREQUENCY = 3
@@ -69,12 +69,14 @@ class RegularFields(GroupFields):
         return nn.ReLU(inplace=True)
 
     def invariants(self, n: int) -> nn.Module:
-        """Return what makes `n` channels that the group leaves alone."""
-        return GroupPool(self.size)
+        """Return what makes `n (1 + size)` channels that the group leaves alone."""
+        scalars = enn.FieldType(self.space, [self.space.trivial_repr] * (n * self.size))
+        mixed = ConvNorm(SteerableConv(self.kind(n), scalars, 1), nn.BatchNorm2d(n * self.size))
+        return Invariants(GroupPool(self.size), nn.Sequential(mixed, nn.ReLU(inplace=True)))
 
     def n_invariants(self, n: int) -> int:
         """Return how many channels `invariants` makes."""
-        return n
+        return n * (1 + self.size)
 
     def kind(self, n: int) -> Any:  # noqa: ANN401 - e2cnn ships no types
         """Return the type of `n` fields."""
@@ -237,6 +239,24 @@ class Norms(nn.Module):
         squares = split(vectors, 2).square().sum(dim=2)
         # The gradient of a root is infinite at 0.
         return torch.cat((scalars, (squares + EPSILON).sqrt()), dim=1)
+
+
+class Invariants(nn.Module):
+    """Several kinds of channels that the group leaves alone, side by side.
+
+    Maxima over fields alone would leave few channels: those of the network over the group's order.
+
+    Args:
+        kinds: Each makes (B, C_i, H, W) of fields (B, C, H, W).
+    """
+
+    def __init__(self, *kinds: nn.Module) -> None:
+        super().__init__()
+        self.kinds = nn.ModuleList(kinds)
+
+    def forward(self, fields: Tensor) -> Tensor:
+        """Return (B, sum C_i, H, W) for fields (B, C, H, W)."""
+        return torch.cat([kind(fields) for kind in self.kinds], dim=1)
 
 
 class GroupPool(nn.Module):
