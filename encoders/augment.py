@@ -56,8 +56,7 @@ def augment(tensors: Sequence[Tensor], symmetries: Sequence[int]) -> list[Tensor
 def random_symmetries(seed: int, epoch: int, index: Tensor, n_symmetries: int) -> Tensor:
     """Draw a symmetry for each of many samples, on their device.
 
-    The integer hash of SplitMix64 (Steele, Lea & Flood 2014, doi:10.1145/2660193.2660195) of
-    (seed, epoch, index): nothing else counts, as in `symmetry_of`.
+    (seed, epoch, index) decides: nothing else counts, as in `symmetry_of`.
 
     Args:
         seed: Of the augmentation.
@@ -68,10 +67,34 @@ def random_symmetries(seed: int, epoch: int, index: Tensor, n_symmetries: int) -
     Returns:
         Numbers from 0 to n_symmetries - 1 (B,), int64.
     """
-    value = index * _signed(0x9E3779B97F4A7C15) + stream_seed(seed, epoch, "symmetries")
+    return _hashed(seed, epoch, index, "symmetries") % n_symmetries
+
+
+def random_fractions(seed: int, epoch: int, index: Tensor, component: str) -> Tensor:
+    """Draw a number from [0, 1) for each of many samples, on their device.
+
+    Args:
+        seed: Of the draws.
+        epoch: Number of the epoch.
+        index: Numbers of the samples (B,), int64.
+        component: What is drawn; another word gives other numbers.
+
+    Returns:
+        (B,), float32.
+    """
+    # As many bits as float32 holds: more could round up to 1.
+    return (_hashed(seed, epoch, index, component) >> 8).float() / 2.0**24
+
+
+def _hashed(seed: int, epoch: int, index: Tensor, component: str) -> Tensor:
+    """Return 32 bits for each number, by the integer hash of SplitMix64.
+
+    Steele, Lea & Flood (2014, doi:10.1145/2660193.2660195).
+    """
+    value = index * _signed(0x9E3779B97F4A7C15) + stream_seed(seed, epoch, component)
     value = (value ^ _shifted(value, 30)) * _signed(0xBF58476D1CE4E5B9)
     value = (value ^ _shifted(value, 27)) * _signed(0x94D049BB133111EB)
-    return _shifted(value ^ _shifted(value, 31), 32) % n_symmetries
+    return _shifted(value ^ _shifted(value, 31), 32)
 
 
 def apply_symmetries(images: Tensor, symmetries: Tensor) -> Tensor:
