@@ -36,7 +36,7 @@ class _Gather(Function):
         return torch.cat(parts)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]  # noqa: ANN401
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # noqa: ANN401
         # Every process depends on these rows: their gradients add up.
         total = gradient.contiguous().clone()
         distributed.all_reduce(total)

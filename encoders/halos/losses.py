@@ -77,7 +77,8 @@ def propagate(h: Tensor, classes: Tensor, n_classes: int) -> Tensor:
     is_open = (classes == UNLABELLED) & (classes != UNLABELLED).any()
     known = one_hot(classes.clamp_min(0), n_classes).to(h) * (classes != UNLABELLED)[:, None]
     system = torch.eye(len(h), dtype=h.dtype, device=h.device) - is_open[:, None] * h
-    return torch.linalg.solve(system, known).clamp_min(0.0)
+    phi: Tensor = torch.linalg.solve(system, known)
+    return phi.clamp_min(0.0)
 
 
 def distance(first: Tensor, classes: Tensor, class_targets: Tensor) -> Tensor:
