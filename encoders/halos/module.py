@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from datagen.errors import ConfigError
 from datagen.seeds import stream_seed
+from encoders.calibration import cross_entropy, fit_temperature
 from encoders.factory import build_part
 from encoders.halos.augment import augment as augmented
 from encoders.halos.bottleneck import draw_kept
@@ -21,8 +22,7 @@ from encoders.halos.metrics import Answers, Collected, Means, rmse
 from encoders.halos.network import Outputs
 from encoders.halos.objective import Labels, Objective, loss_terms, weighted
 from encoders.halos.targets import LogScale
-from encoders.lenses.calibration import cross_entropy, fit_temperature
-from encoders.lenses.metrics import accuracy, calibration_error
+from encoders.metrics import accuracy, calibration_error
 from encoders.schedules import build_optimizers
 
 Batch = dict[str, Tensor]

@@ -13,24 +13,13 @@ from torch.nn.functional import cross_entropy as loss_of
 
 from datagen.errors import ConfigError
 from encoders.augment import N_SYMMETRIES, apply_symmetries, random_symmetries
+from encoders.calibration import cross_entropy, fit_temperature
 from encoders.factory import build_part
-from encoders.lenses.calibration import (
-    check_coverage,
-    cross_entropy,
-    fit_temperature,
-    unsure_threshold,
-)
-from encoders.lenses.metrics import (
-    Answers,
-    Predictions,
-    Running,
-    accuracy,
-    auroc_ovo,
-    auroc_ovr,
-    calibration_error,
-)
-from encoders.lenses.residual import RunningNorm
+from encoders.lenses.calibration import check_coverage, unsure_threshold
+from encoders.lenses.metrics import Answers, Predictions, Running, auroc_ovo, auroc_ovr
 from encoders.lenses.stretch import Stretch
+from encoders.metrics import accuracy, calibration_error
+from encoders.residual import RunningNorm
 from encoders.schedules import build_optimizers
 
 Batch = dict[str, Any]

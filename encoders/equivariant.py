@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d
 
-from encoders.lenses.e2cnn_compat import enn
+from encoders.e2cnn_compat import enn
 
 
 class SteerableConv(nn.Module):
