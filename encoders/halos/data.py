@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from datagen.errors import DataFormatError
+from datagen.errors import ConfigError, DataFormatError
 from datagen.files import content_hash
 from encoders.data import FILLER, LoaderOptions, check_splits
 from encoders.halos.collection import Halos, open_halos
@@ -160,7 +160,9 @@ class HalosDataModule(SplitLoaders):
     @functools.cached_property
     def numbers(self) -> dict[str, Numbers]:
         """Numbers of the maps of each split."""
-        return numbers_of(self.ids, self.halos.halo.tolist())
+        found = numbers_of(self.ids, self.halos.halo.tolist())
+        self._check_classes(found["train"])
+        return found
 
     def reuse_splits(self, card: Mapping[str, Any]) -> None:
         """Use the splits of a checkpoint, so that halos made since then change nothing.
@@ -221,6 +223,18 @@ class HalosDataModule(SplitLoaders):
         assert trainer is not None
         split = "train" if trainer.training else "test" if trainer.testing else "val"
         return self.dataset(split).with_maps(batch)
+
+    def _check_classes(self, train: Numbers) -> None:
+        """Raise `ConfigError` if a class has no training map."""
+        labels, names = self.halos.labels[train], self.halos.classes.names
+        counts = np.bincount(labels[labels >= 0], minlength=len(names))
+        if not counts.all():
+            words = ", ".join(f"{name} = {n}" for name, n in zip(names, counts, strict=True))
+            raise ConfigError(
+                f"expected training maps of every class, but got {words}; make more maps "
+                "(data_gen.nfiles), or choose another data.seed or other data.splits",
+                counts.tolist(),
+            )
 
     def _asked(self) -> dict[str, Any]:
         """Return what the user asked for, as a card holds it."""
