@@ -71,6 +71,16 @@ def build_scheduler(
     return build_part(options, LRScheduler, optimizer)
 
 
+def step_plateau(scheduler: object, loss: float) -> None:
+    """Tell a schedule that waits for a plateau the loss of a validation; others are left alone.
+
+    Lightning does so after a checkpoint is saved, so that a resumed training would have other
+    rates: a module calls this while it validates, and lets Lightning step other schedules only.
+    """
+    if isinstance(scheduler, ReduceLROnPlateau):
+        scheduler.step(loss)
+
+
 def _horizon(estimate: float, wanted: object) -> int:
     if not math.isfinite(estimate):
         raise ConfigError(

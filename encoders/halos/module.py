@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from datagen.errors import ConfigError
 from datagen.seeds import stream_seed
@@ -23,7 +24,7 @@ from encoders.halos.network import Outputs
 from encoders.halos.objective import Labels, Objective, loss_terms, weighted
 from encoders.halos.targets import LogScale
 from encoders.metrics import accuracy, calibration_error
-from encoders.schedules import build_optimizers
+from encoders.schedules import build_optimizers, step_plateau
 
 Batch = dict[str, Tensor]
 SAMPLE, BATCH, NONE = "sample", "batch", "none"
@@ -131,6 +132,8 @@ class HaloModule(LightningModule):
             logits, classes = answers.logits[is_known], answers.classes[is_known]
             self.temperature.fill_(fit_temperature(logits, classes) if logits.shape[1] else 1.0)
         figures = self.figures(answers, self._batch_means())
+        if not self.trainer.sanity_checking:
+            step_plateau(self.lr_schedulers(), figures["loss"])
         values: dict[str, float | Tensor] = {f"val/{k}": v for k, v in figures.items()}
         if self.train_means.update_called:
             means = self.train_means.compute()
@@ -193,6 +196,11 @@ class HaloModule(LightningModule):
             self.network.parameters(),
             lambda: self.trainer.estimated_stepping_batches,
         )
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:  # noqa: ANN401 - Lightning's
+        """Advance a schedule by steps; see `step_plateau` for the others."""
+        if not isinstance(scheduler, ReduceLROnPlateau):
+            super().lr_scheduler_step(scheduler, metric)
 
     def _kept(self, number: Tensor) -> Tensor | None:
         """Return how many latents the head sees of each map (B,); None: all."""

@@ -67,15 +67,20 @@ class Wanted:
 
 
 def parse_sets(sets: Mapping[str, Any]) -> list[Wanted]:
-    """Return what `data.sets` asks for: `name: labels`, or a mapping with `labels` and more.
+    """Return what `data.sets` asks for.
+
+    Args:
+        sets: By name `labels`, or a mapping with `labels` and more, or None: the set is not used.
 
     Raises:
         ConfigError: There is no set, or a word or number is not allowed.
     """
-    if not sets:
+    if not any(sets.values()):
         raise ConfigError("expected data.sets to name a set, for example {a: known}", dict(sets))
     found = []
     for name, options in sets.items():
+        if options is None:
+            continue
         given = options if isinstance(options, Mapping) else {"labels": options}
         try:
             found.append(Wanted(str(name), **given))

@@ -189,7 +189,7 @@ def test_bad_pixels_are_named(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"sets": {}}, r"expected data\.sets to name a set"),
+        ({"sets": {"a": None}}, r"expected data\.sets to name a set"),
         ({"sets": {"d": "known"}}, r"has a, b, c, but got d; make it with: python .* halo=d"),
         ({"sets": {"a": "yes"}}, r"data\.sets\.a to be one of known, class, none, .* = yes"),
         ({"sets": {"a": {"label": "known"}}}, r"data\.sets\.a to give labels, cross_sections"),
