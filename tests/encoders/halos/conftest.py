@@ -37,6 +37,7 @@ def write_set(
     sigmas: Sequence[float] = SIGMAS,
     n_files: int = 2,
     side: int = SIDE,
+    width_of: Callable[[Any], Any] = lambda sigma: 0.15 + 0.3 * np.log10(1.0 + 9.0 * sigma),
     **meta: Any,  # noqa: ANN401 - cards of the header
 ) -> None:
     """Write a suite in which the width of a halo grows with its cross-section."""
@@ -48,7 +49,7 @@ def write_set(
         first, last = (k * n_clusters // n_files for k in (number, number + 1))
         index = np.arange(first * n_each, last * n_each)
         sigma = np.array(sigmas)[index // N_PROJECTIONS % len(sigmas)]
-        width = 0.15 + 0.3 * np.log10(1.0 + 9.0 * np.nan_to_num(sigma))
+        width = width_of(np.nan_to_num(sigma))
         rngs = [np.random.default_rng([header["SEED"], int(i)]) for i in index]
         maps = np.stack([blob(w, rng, side) for w, rng in zip(width, rngs, strict=True)])
         columns = {name: np.ones(len(index)) for name in files.TRUTH_COLUMNS}

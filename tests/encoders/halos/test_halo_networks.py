@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -20,8 +22,15 @@ from encoders.halos.network import Outputs
 Composed = Callable[..., DictConfig]
 
 
+@functools.cache
+def chosen(composed: Composed, model: str) -> DictConfig:
+    return composed("train", f"model={model}")
+
+
 def build(composed: Composed, model: str, side: int = 100, *overrides: str) -> Any:  # noqa: ANN401
-    cfg = composed("train", f"model={model}", *overrides)
+    cfg = copy.deepcopy(chosen(composed, model))
+    for override in overrides:
+        cfg.merge_with_dotlist([override])
     spec = OmegaConf.to_container(cfg.model.network)
     sizes = {"in_channels": 1, "n_classes": 4, "side": side}
     torch.manual_seed(0)
