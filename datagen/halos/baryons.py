@@ -17,9 +17,8 @@ from datagen.halos.cosmology import CM2_PER_G, GRAVITY, GYR, Array, Flags
 from datagen.halos.dpie import Dpie
 from datagen.halos.nfw import Nfw
 
-# The mass of the stars is raised in steps, from what is known without them.
-_SHARES = (0.1, 0.3, 0.6, 1.0)
-_N_NEWTON, _LARGEST_STEP, _DIFFERENCE, _TOLERANCE = 5, 0.5, 1e-4, 1e-4
+# A fixed number of steps, so that a halo does not depend on those it is solved with.
+_N_NEWTON, _LARGEST_STEP, _DIFFERENCE, _TOLERANCE = 7, 0.5, 1e-4, 1e-4
 
 
 def solve(halo: Nfw, start: Core, age: Array, stars: Dpie) -> Core:
@@ -37,10 +36,8 @@ def solve(halo: Nfw, start: Core, age: Array, stars: Dpie) -> Core:
     is_cored = start.r_1 > 0.0
     sigma = np.where(is_cored, start.cross_section, 1.0)
     state = np.stack([start.ln_density[..., 0], np.log(np.where(is_cored, start.r_1, halo.r_s))])
-    for share in _SHARES:
-        part = Dpie(share * stars.mass, stars.core, stars.edge)
-        for _ in range(_N_NEWTON):
-            state = state - _newton_step(state, (halo, sigma * age, part))
+    for _ in range(_N_NEWTON):
+        state = state - _newton_step(state, (halo, sigma * age, stars))
     r_1 = np.exp(state[1])
     s_1d = _dispersion(halo, sigma * age, r_1)
     ln_density, _ = _integrate(state, s_1d, stars)

@@ -63,13 +63,13 @@ def test_jeans_agrees_with_a_literal_transcription() -> None:
         )  # fmt: skip
         return math.exp(-found.y[0, -1]), x**2 * found.y[1, -1]
 
-    r_1 = 50.0
-    for _ in range(12):
+    r_1 = 80.0
+    for _ in range(7):
         x = r_1 / r_s
         rho_1 = rho_s / (x * (1.0 + x) ** 2)
         mass = 4.0 * math.pi * rho_s * r_s**3 * (math.log(1.0 + x) - x / (1.0 + x))
         q = mass / (4.0 * math.pi * r_1**3 * rho_1)
-        x_1 = brentq(lambda x, q=q: sphere(x)[1] / (x**3 * sphere(x)[0]) - q, 0.1, 20.0, xtol=1e-6)
+        x_1 = brentq(lambda x, q=q: sphere(x)[1] / (x**3 * sphere(x)[0]) - q, 0.1, 20.0, xtol=1e-5)
         rho_0 = rho_1 / sphere(x_1)[0]
         s = r_1 / x_1 * math.sqrt(4.0 * math.pi * gravity * rho_0)
         rate = sigma * 4.0 / math.sqrt(math.pi) * s * 5.0 / 0.9778
