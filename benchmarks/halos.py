@@ -2,8 +2,8 @@
 
 `python benchmarks/halos.py` prints the speed of `data_gen=halos` on one core, and the accuracy of a
 linear discriminant analysis (LDA) of radial profiles on maps of clusters that it has not seen: what
-a network must beat. Clusters, not maps, are split, 64 : 16 : 20; the second part chooses how much the
-covariance is shrunk.
+a network must beat. Clusters, not maps, are split, 64 : 16 : 20; the second part chooses how much
+the covariance is shrunk.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
+from omegaconf import OmegaConf
 
 from datagen.halos.settings import HaloSettings, halo_settings
 from datagen.halos.simulate import Made, Simulator
 
 Array = NDArray[np.float64]
+Numbers = NDArray[np.int64]
 
 SHARES = (0.64, 0.16, 0.20)
 SHRINKAGES = (0.0, 1e-4, 1e-3, 1e-2, 0.1)
@@ -45,9 +46,10 @@ def main() -> None:
     for channels in (("mass",), ("mass", "stars"), ("mass", "xray", "stars")):
         places = [settings.imaging.channels.index(name) for name in channels]
         features = profiles(made.maps[:, places])
-        labels = np.searchsorted(settings.cross_sections, truth["CROSS_SECTION"])
+        sigma = np.asarray(settings.cross_sections)
+        labels = np.searchsorted(sigma, truth["CROSS_SECTION"]).astype(np.int64)
         found = [
-            lda_accuracy(features, labels, truth["CLUSTER"].astype(int), seed)
+            lda_accuracy(features, labels, truth["CLUSTER"].astype(np.int64), seed)
             for seed in range(options.seeds)
         ]
         label = f"LDA on profiles of {', '.join(channels)}"
@@ -57,14 +59,12 @@ def main() -> None:
 def suite(name: str, side: int) -> HaloSettings:
     """Return a suite of `conf/halo` with maps of so many pixels across 2 Mpc."""
     folder = Path(__file__).resolve().parents[1] / "conf" / "halo"
-    values = yaml.safe_load((folder / "a.yaml").read_text())
-    for key, change in yaml.safe_load((folder / f"{name}.yaml").read_text()).items():
-        if isinstance(change, dict):
-            values[key] |= change
-        elif key != "defaults":
-            values[key] = change
-    values["imaging"] |= {"side": side, "pixel_scale": 2000.0 / side}
-    return halo_settings(values)
+    files = [OmegaConf.load(folder / f"{stem}.yaml") for stem in ("a", name)]
+    imaging = {"imaging": {"side": side, "pixel_scale": 2000.0 / side}}
+    values = OmegaConf.to_container(OmegaConf.merge(*files, imaging))
+    assert isinstance(values, dict)
+    values.pop("defaults", None)
+    return halo_settings({str(key): value for key, value in values.items()})
 
 
 def simulate(settings: HaloSettings, n_clusters: int, n_projections: int = 3) -> Made:
@@ -95,7 +95,7 @@ def profiles(maps: NDArray[np.float32], n_rings: int = N_RINGS) -> Array:
     return found.reshape(len(maps), -1).astype(float)
 
 
-def lda_accuracy(features: Array, labels: Array, groups: Array, seed: int) -> float:
+def lda_accuracy(features: Array, labels: Numbers, groups: Numbers, seed: int) -> float:
     """Return the share of test maps whose class an LDA finds.
 
     Args:
@@ -114,7 +114,7 @@ def lda_accuracy(features: Array, labels: Array, groups: Array, seed: int) -> fl
     return float(accuracy)
 
 
-def split(groups: Array, seed: int) -> list[NDArray[np.bool_]]:
+def split(groups: Numbers, seed: int) -> list[NDArray[np.bool_]]:
     """Return masks of training, validation and test maps, (n,) each; groups stay together."""
     names = np.random.default_rng(seed).permutation(np.unique(groups))
     ends = np.round(np.cumsum(SHARES) * len(names)).astype(int)
@@ -122,7 +122,7 @@ def split(groups: Array, seed: int) -> list[NDArray[np.bool_]]:
     return [np.isin(groups, part) for part in parts]
 
 
-def lda(features: Array, labels: Array, asked: Array, shrinkage: float) -> Array:
+def lda(features: Array, labels: Numbers, asked: Array, shrinkage: float) -> Numbers:
     """Return the likeliest class of each row of `asked`, for Gaussian classes of one covariance.
 
     Args:
@@ -140,7 +140,7 @@ def lda(features: Array, labels: Array, asked: Array, shrinkage: float) -> Array
     covariance = (1 - shrinkage) * covariance + (shrinkage + 1e-9) * np.eye(len(covariance))
     weights = np.linalg.solve(covariance, means.T)
     scores = asked @ weights - 0.5 * (means.T * weights).sum(0)
-    answers: Array = np.asarray(classes)[scores.argmax(-1)]
+    answers: Numbers = np.asarray(classes)[scores.argmax(-1)]
     return answers
 
 

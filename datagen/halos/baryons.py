@@ -17,9 +17,8 @@ from datagen.halos.cosmology import CM2_PER_G, GRAVITY, GYR, Array, Flags
 from datagen.halos.dpie import Dpie
 from datagen.halos.nfw import Nfw
 
-# The mass of the stars is raised in steps, from what is known without them.
-_SHARES = (0.1, 0.3, 0.6, 1.0)
-_N_NEWTON, _LARGEST_STEP, _DIFFERENCE, _TOLERANCE = 5, 0.5, 1e-4, 1e-4
+# A fixed number of steps, so that a halo does not depend on those it is solved with.
+_N_NEWTON, _LARGEST_STEP, _DIFFERENCE, _TOLERANCE = 7, 0.5, 1e-4, 1e-4
 
 
 def solve(halo: Nfw, start: Core, age: Array, stars: Dpie) -> Core:
@@ -37,10 +36,8 @@ def solve(halo: Nfw, start: Core, age: Array, stars: Dpie) -> Core:
     is_cored = start.r_1 > 0.0
     sigma = np.where(is_cored, start.cross_section, 1.0)
     state = np.stack([start.ln_density[..., 0], np.log(np.where(is_cored, start.r_1, halo.r_s))])
-    for share in _SHARES:
-        part = Dpie(share * stars.mass, stars.core, stars.edge)
-        for _ in range(_N_NEWTON):
-            state = state - _newton_step(state, (halo, sigma * age, part))
+    for _ in range(_N_NEWTON):
+        state = state - _newton_step(state, (halo, sigma * age, stars))
     r_1 = np.exp(state[1])
     s_1d = _dispersion(halo, sigma * age, r_1)
     ln_density, _ = _integrate(state, s_1d, stars)
@@ -90,23 +87,25 @@ def _newton_step(state: Array, problem: tuple[Nfw, Array, Dpie]) -> Array:
 def _integrate(state: Array, s_1d: Array, stars: Dpie) -> tuple[Array, Array]:
     """Return ln density at the nodes, (..., `N_NODES`), and the mass within r_1 [Msun].
 
-    Heun's rule in ln r.
+    Heun's rule in ln r for the density; the mass between nodes is Simpson's for a power law, as the
+    density is interpolated.
     """
     ln_rho, r_1 = state[0], np.exp(state[1])
     radii = r_1[..., None] * np.exp(NODES)
-    with_stars = stars.enclosed_at(radii)
-    mass = 4.0 * math.pi / 3.0 * radii[..., 0] ** 3 * np.exp(ln_rho)
+    of_stars = stars.enclosed_at(radii)
+    shells = 4.0 * math.pi * radii**3
+    pull = GRAVITY / s_1d[..., None] ** 2 / radii
+    here = shells[..., 0] * np.exp(ln_rho)
+    mass = here / 3.0
     rows = [ln_rho]
-    weight = GRAVITY / s_1d**2
-
-    def slopes(k: int, ln_rho: Array, mass: Array) -> tuple[Array, Array]:
-        r = radii[..., k]
-        return -weight * (mass + with_stars[..., k]) / r, 4.0 * math.pi * r**3 * np.exp(ln_rho)
-
     for k in range(N_NODES - 1):
-        fall, gain = slopes(k, ln_rho, mass)
-        fall_next, gain_next = slopes(k + 1, ln_rho + LN_STEP * fall, mass + LN_STEP * gain)
-        ln_rho = ln_rho + 0.5 * LN_STEP * (fall + fall_next)
-        mass = mass + 0.5 * LN_STEP * (gain + gain_next)
+        fall = pull[..., k] * (mass + of_stars[..., k])
+        guess = shells[..., k + 1] * np.exp(ln_rho - LN_STEP * fall)
+        more = mass + 0.5 * LN_STEP * (here + guess)
+        fall_next = pull[..., k + 1] * (more + of_stars[..., k + 1])
+        ln_rho = ln_rho - 0.5 * LN_STEP * (fall + fall_next)
+        there = shells[..., k + 1] * np.exp(ln_rho)
+        mass = mass + LN_STEP / 6.0 * (here + 4.0 * np.sqrt(here * there) + there)
+        here = there
         rows.append(ln_rho)
     return np.stack(rows, -1), mass

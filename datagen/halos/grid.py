@@ -61,6 +61,6 @@ class Grid:
     def smear(self) -> float:
         """Return the mean squared distance from the centre inside a pixel [kpc^2].
 
-        What is added to squared radii averages a smooth function over a pixel.
+        Squared core and truncation radii that are larger by it average a profile over a pixel.
         """
         return self.scale**2 / 6.0

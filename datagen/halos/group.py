@@ -26,12 +26,18 @@ class Halos:
     Args:
         halo: (n,).
         core: (n, S).
-        table: ln of their surface densities, (n, S, K).
+        table: ln of their surface densities, inner and outer part, (n, S, 2, K).
     """
 
     halo: Nfw
     core: Core
     table: Array
+
+    def part(self, which: slice) -> Halos:
+        """Return some of the halos."""
+        halo = Nfw(*(values[which] for values in vars(self.halo).values()))
+        core = Core(*(values[which] for values in vars(self.core).values()))
+        return Halos(halo, core, self.table[which])
 
     def one(self, k: int) -> Nfw:
         """Return one of the halos, arrays of shape ()."""
@@ -86,16 +92,21 @@ class Group:
 def prepare(settings: HaloSettings, seed: int, numbers: Numbers) -> Group:
     """Draw clusters by their numbers, (n,), and solve for their cores."""
     drawn = draw_clusters(settings, seed, numbers)
-    host = nfw.halo(drawn.mass, drawn.concentration, drawn.redshift)
-    merging = np.maximum(drawn.companion.mass, _PLACEHOLDER)
-    companion = nfw.halo(merging, drawn.companion.concentration, drawn.redshift)
-    stars = bcg(settings.stars, merging, 10.0 ** (-0.08 * drawn.agn))
+    n = len(numbers)
+    # Hosts and companions are solved in one go.
+    masses = np.concatenate([drawn.mass, np.maximum(drawn.companion.mass, _PLACEHOLDER)])
+    c = np.concatenate([drawn.concentration, drawn.companion.concentration])
+    halo = nfw.halo(masses, c, np.tile(drawn.redshift, 2))
+    second = bcg(settings.stars, masses[n:], 10.0 ** (-0.08 * drawn.agn))
+    pairs = zip(vars(drawn.bcg).values(), vars(second).values(), strict=True)
+    stars = Dpie(*(np.concatenate(pair) for pair in pairs))
+    solved = _solved(settings, halo, np.tile(drawn.age, 2), stars)
     return Group(
         settings=settings,
         clusters=drawn,
-        host=_solved(settings, host, drawn.age, drawn.bcg),
-        companion=_solved(settings, companion, drawn.age, stars),
-        companion_bcg=stars,
+        host=solved.part(slice(n)),
+        companion=solved.part(slice(n, None)),
+        companion_bcg=second,
         subhalos=[draw_subhalos(settings.substructure, seed, int(k)) for k in numbers],
     )
 

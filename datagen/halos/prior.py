@@ -17,6 +17,8 @@ from datagen.halos.settings import HaloSettings, StarsSettings, SubstructureSett
 from datagen.lenses.distributions import Distribution
 from datagen.seeds import stream
 
+# Core radius of the distribution of subhalos [r_200].
+_SUBHALO_CORE = 0.37
 # Scatter of the logarithm of the BCG's amplitude.
 _WOBBLE_SCATTER = 0.5
 
@@ -124,12 +126,18 @@ def draw_clusters(settings: HaloSettings, seed: int, numbers: Numbers) -> Cluste
 
 
 def draw_subhalos(settings: SubstructureSettings, seed: int, number: int) -> Subhalos:
-    """Draw the subhalos of a cluster; within r they number as r^2."""
+    """Draw the subhalos of a cluster, with a number density ~ 1 / (1 + (r / 0.37 r_200)^2).
+
+    Diemand, Moore & Stadel 2004, MNRAS 352, 535 (arXiv:astro-ph/0402160).
+    """
     rng = stream(seed, number, "substructure")
     count = int(poisson.ppf(rng.random(), settings.n_subhalos)) if settings.n_subhalos else 0
     u = rng.random((count, 4)).T
     share = power_law(u[0], settings.share_min, settings.share_max, settings.slope)
-    return Subhalos(share, np.sqrt(u[1])[:, None] * directions(u[2], u[3]))
+    radii = np.linspace(0.0, 1.0, 501)
+    below = radii - _SUBHALO_CORE * np.arctan(radii / _SUBHALO_CORE)
+    distance = np.interp(u[1], below / below[-1], radii)
+    return Subhalos(share, distance[:, None] * directions(u[2], u[3]))
 
 
 def draw_rotation(seed: int, number: int, projection: int) -> Array:
@@ -155,8 +163,11 @@ def power_law(u: Array, low: float, high: float, slope: float) -> Array:
     """Return numbers with dN/dm ~ m^-slope between two limits; the share u is smaller."""
     power = 1.0 - slope
     if abs(power) < 1e-9:
-        return np.exp(np.log(low) + np.log(high / low) * u)
-    return np.exp(np.log(low**power + (high**power - low**power) * u) / power)
+        ln_m = np.log(low) + np.log(high / low) * u
+    else:
+        ln_m = np.log(low**power + (high**power - low**power) * u) / power
+    values: Array = np.exp(ln_m)
+    return values
 
 
 def quantile(distribution: Distribution, u: Array) -> Array:

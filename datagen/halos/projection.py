@@ -17,19 +17,25 @@ _LN_START, _LN_END, _N_RADII, _N_DEPTHS = math.log(0.2), math.log(16_000.0), 160
 _LN_STEP = (_LN_END - _LN_START) / (_N_RADII - 1)
 _LN_R = _LN_START + _LN_STEP * np.arange(_N_RADII)
 _Z_MIN = 0.1
+# What counts as r_1 without a core [kpc], and as no surface density [Msun/kpc^2].
+_NO_CORE, _TINY = 1e-3, 1e-200
 
 
 def tabulate(halo: Nfw, core: Core, depth: float, softening: float) -> Array:
-    """Return ln of the surface density of round halos at the nodes, (..., K) [ln Msun/kpc^2].
+    """Return ln of the surface density of round halos at the nodes, in two parts that add up.
 
     The integral of rho(sqrt(R^2 + z^2 + softening^2)) over a column of length `depth`, centred on
-    the halo.
+    the halo. The inner part has the density rho exp(-(r / r_1)^2), the outer part the rest: each
+    may then be flattened in its own way, and the mass stays what it was.
 
     Args:
         halo: Halos, (...).
         core: Their cores, (...).
         depth: Length of the column [kpc].
         softening: Length below which the density is smoothed [kpc].
+
+    Returns:
+        Inner and outer part, (..., 2, K) [ln Msun/kpc^2]; without a core the inner one is tiny.
     """
     ln_z = np.linspace(math.log(_Z_MIN), math.log(0.5 * depth), _N_DEPTHS)
     z = np.exp(ln_z)
@@ -39,8 +45,11 @@ def tabulate(halo: Nfw, core: Core, depth: float, softening: float) -> Array:
     radii = np.sqrt(np.exp(2.0 * _LN_R)[:, None] + z**2 + softening**2).ravel()
     shape = np.shape(core.r_1)
     rho = density(halo, core, np.broadcast_to(radii, (*shape, radii.size)))
-    columns: Array = rho.reshape(*shape, _N_RADII, _N_DEPTHS) @ (2.0 * weight)
-    return np.log(columns)
+    r_1 = np.maximum(core.r_1, _NO_CORE)[..., None]
+    inner = rho * np.exp(-((radii / r_1) ** 2))
+    parts = np.stack([inner, rho - inner], -2).reshape(*shape, 2, _N_RADII, _N_DEPTHS)
+    columns: Array = np.log(np.maximum(parts @ (2.0 * weight), _TINY))
+    return columns
 
 
 def at_radius(table: Array, r2: Array) -> Array:

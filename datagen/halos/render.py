@@ -26,8 +26,8 @@ class View:
     Args:
         k: Place of the cluster in its group.
         rotation: From the cluster's own axes to (x, y, depth), (3, 3).
-        outer: Its halo beyond r_1.
-        inner: Its halo inside r_1, which self-interaction makes rounder.
+        outer: The outer part of its halo.
+        inner: The part inside about r_1, which self-interaction makes rounder.
         gas: Its gas.
     """
 
@@ -59,16 +59,14 @@ def view(group: Group, k: int, rotation: Array) -> View:
 def mass_map(group: Group, seen: View, s: int, grid: Grid) -> Array:
     """Return the surface density of a cluster but for its BCG, (side, side) [Msun/kpc^2]."""
     k = seen.k
-    table, r_1 = group.host.table[k, s], float(group.host.core.r_1[k, s])
+    (inner, outer), has_core = group.host.table[k, s], group.host.core.r_1[k, s] > 0.0
     share = group.smooth_share(k, s)
 
     def host(x: Array, y: Array) -> Array:
-        beyond = at_radius(table, seen.outer.radius2(x, y)) * seen.outer.stretch
-        if r_1 == 0.0:
+        beyond = at_radius(outer, seen.outer.radius2(x, y)) * seen.outer.stretch
+        if not has_core:
             return share * beyond
-        within = at_radius(table, seen.inner.radius2(x, y)) * seen.inner.stretch
-        weight = 1.0 / (1.0 + (x**2 + y**2) / r_1**2)
-        return share * within**weight * beyond ** (1.0 - weight)
+        return share * (beyond + at_radius(inner, seen.inner.radius2(x, y)) * seen.inner.stretch)
 
     total = grid.average(host)
     halo = group.host.one(k)
@@ -81,7 +79,7 @@ def mass_map(group: Group, seen: View, s: int, grid: Grid) -> Array:
     total += subhalos.surface(bound, seen.place(position), grid.pixels(), grid.smear())
     if group.clusters.companion.mass[k] > 0.0:
         x_0, y_0 = seen.place(group.clusters.companion.position[k])
-        second = group.companion.table[k, s]
+        second = np.logaddexp(*group.companion.table[k, s])
         total += grid.average(lambda x, y: at_radius(second, (x - x_0) ** 2 + (y - y_0) ** 2))
     return total
 

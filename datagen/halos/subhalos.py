@@ -55,10 +55,11 @@ def surface(objects: Dpie, position: Array, pixels: tuple[Array, Array], smear: 
         pixels: x and y of the pixels, (side, side) each [kpc].
         smear: Added to squared radii: what a pixel averages, see `Grid.smear` [kpc^2].
     """
+    core, edge = np.sqrt(objects.core**2 + smear), np.sqrt(objects.edge**2 + smear)
     total = np.zeros_like(pixels[0])
     for k in range(len(objects.mass)):
         r2 = (pixels[0] - position[k, 0]) ** 2 + (pixels[1] - position[k, 1]) ** 2
-        total += Dpie(objects.mass[k], objects.core[k], objects.edge[k]).projected(r2 + smear)
+        total += Dpie(objects.mass[k], core[k], edge[k]).projected(r2)
     return total
 
 
