@@ -25,12 +25,12 @@ from torch import Tensor, nn
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from encoders.e2cnn_compat import enn
+from encoders.equivariant import SteerableConv
 from encoders.factory import build_part
-from encoders.lenses.e2cnn_compat import enn
-from encoders.lenses.equivariant import SteerableConv
 from encoders.lenses.export import plain
-from encoders.lenses.residual import ConvNorm, ResidualNetwork
-from encoders.lenses.symmetry import FieldNorm, GroupFields, fields_of
+from encoders.residual import ConvNorm, ResidualNetwork
+from encoders.symmetry import FieldNorm, GroupFields, fields_of
 
 MODELS = Path(__file__).resolve().parents[1] / "conf/model"
 N_CLASSES = 3

@@ -140,20 +140,25 @@ def turn(images: Tensor, angle: Tensor, is_mirrored: Tensor) -> Tensor:
     return grid_sample(images, grid, padding_mode="reflection", align_corners=False)
 
 
-def randomly_turned(images: Tensor, seed: int, epoch: int, index: Tensor, *, flips: bool) -> Tensor:
-    """Turn images by any angle, and mirror half of them; (seed, epoch, index) decides, no more.
+def randomly_turned(
+    images: Tensor, seed: int, epoch: int, index: Tensor, *, turns: bool, flips: bool
+) -> Tensor:
+    """Turn and mirror images by chance; (seed, epoch, index) decides, nothing else.
 
     Args:
         images: (B, C, H, H).
         seed: Of the augmentation.
         epoch: Number of the epoch.
         index: Numbers of the images (B,), int64.
-        flips: Whether images are mirrored as well.
+        turns: Whether images are turned, by any angle.
+        flips: Whether half of them are mirrored.
 
     Returns:
         (B, C, H, H).
     """
-    angle = 2.0 * math.pi * random_fractions(seed, epoch, index, "angle")
+    if not (turns or flips):
+        return images
+    angle = 2.0 * math.pi * random_fractions(seed, epoch, index, "angle") * turns
     is_mirrored = random_fractions(seed, epoch, index, "mirror") < 0.5 * flips
     return turn(images, angle, is_mirrored)
 

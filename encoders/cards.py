@@ -97,6 +97,13 @@ def _is_stretch(value: object) -> bool:
     return are_numbers and all(rows[:3])
 
 
+def _are_inputs(value: object) -> bool:
+    if not isinstance(value, dict) or not _are_names(value.get("kind")):
+        return False
+    rows = [value.get(name) for name in ("scale", "mean", "std")]
+    return all(isinstance(row, list) and bool(row) and all(map(is_number, row)) for row in rows)
+
+
 _SPLITS = {
     "splits": "data.splits",
     "split_seed": "data.seed",
@@ -154,6 +161,39 @@ TASKS: Mapping[str, TaskRules] = {
             "stretch": "data.stretch",
         },
         is_same={"classes": _equal, "bands": _equal, "side": _equal, "pixel_scale": _same_scale},
+        shifts=(),
+    ),
+    "halos": TaskRules(
+        module="encoders.halos.module.HaloModule",
+        model="compact_reduced",
+        is_fine={
+            "task": None,
+            "classes": lambda value: isinstance(value, list),
+            "cross_sections": lambda value: isinstance(value, list),
+            "target": lambda value: value is None or isinstance(value, dict),
+            "channels": _are_names,
+            "side": _is_count,
+            "pixel_scale": _is_positive,
+            "inputs": _are_inputs,
+            "data_hash": None,
+        },
+        resume={
+            "sets": "data.sets",
+            "classes": "classes",
+            "channels": "data.channels",
+            "side": "side",
+            "pixel_scale": "pixel_scale",
+            "target": "data.zero_cross_section",
+            **_SPLITS,
+            "inputs": "data.transform",
+        },
+        is_same={
+            "classes": _equal,
+            "target": _equal,
+            "channels": _equal,
+            "side": _equal,
+            "pixel_scale": _same_scale,
+        },
         shifts=(),
     ),
 }

@@ -60,8 +60,9 @@ def load_with_sha256(path: Path, task: str) -> tuple[LightningModule, str]:
     except CheckpointError:
         raise
     except Exception as error:  # whatever a value that someone else wrote provokes in a constructor
+        planes = card.get("bands", card.get("channels"))
         raise CheckpointError(
-            f"checkpoint {path} does not fit the {task} encoder for {card['bands']}: "
+            f"checkpoint {path} does not fit the {task} encoder for {planes}: "
             f"{_reason(error)}; train it again with: {command_for(task, card)}",
             str(path),
         ) from error

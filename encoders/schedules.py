@@ -9,10 +9,13 @@ from typing import Any
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch.nn import Parameter
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
 from datagen.errors import ConfigError
 from encoders.factory import build_part
+
+# What a schedule that waits for a plateau looks at, after each validation.
+MONITOR = "val/loss"
 
 
 class WarmupCosine(LambdaLR):
@@ -68,6 +71,16 @@ def build_scheduler(
     return build_part(options, LRScheduler, optimizer)
 
 
+def step_plateau(scheduler: object, loss: float) -> None:
+    """Tell a schedule that waits for a plateau the loss of a validation; others are left alone.
+
+    Lightning does so after a checkpoint is saved, so that a resumed training would have other
+    rates: a module calls this while it validates, and lets Lightning step other schedules only.
+    """
+    if isinstance(scheduler, ReduceLROnPlateau):
+        scheduler.step(loss)
+
+
 def _horizon(estimate: float, wanted: object) -> int:
     if not math.isfinite(estimate):
         raise ConfigError(
@@ -83,7 +96,7 @@ def _horizon(estimate: float, wanted: object) -> int:
 def build_optimizers(
     hparams: Mapping[str, Any], parameters: Iterable[Parameter], estimate: Callable[[], float]
 ) -> OptimizerLRScheduler:
-    """Build the optimiser of a module, and its schedule by steps.
+    """Build the optimiser of a module, and its schedule by steps, or by epochs for plateaus.
 
     Args:
         hparams: `optimizer` and `scheduler`, each `_target_` and options; a scheduler of None keeps
@@ -98,4 +111,7 @@ def build_optimizers(
     if hparams["scheduler"] is None:
         return optimizer
     scheduler = build_scheduler(dict(hparams["scheduler"]), optimizer, estimate)
+    if isinstance(scheduler, ReduceLROnPlateau):
+        plateau = {"scheduler": scheduler, "interval": "epoch", "monitor": MONITOR}
+        return {"optimizer": optimizer, "lr_scheduler": plateau}  # type: ignore[return-value]
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

@@ -54,6 +54,8 @@ def train(cfg: DictConfig) -> dict[str, float]:
     # Workers are seeded by their loaders; the environment is left as it is.
     seed_everything(cfg.seed, verbose=False)
     datamodule: LightningDataModule = build(cfg.data)
+    if resumed is not None and hasattr(datamodule, "reuse_splits"):
+        datamodule.reuse_splits(resumed.get("card") or {})
     card = {**datamodule.card(), "model": str(cfg.task_name)}  # type: ignore[attr-defined]
     model: LightningModule = build(cfg.model, card=card)
     if resumed is not None:

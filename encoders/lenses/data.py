@@ -18,11 +18,11 @@ from torch.utils.data import Dataset
 from datagen.errors import ConfigError
 from datagen.lenses.format import CLASSES
 from encoders.data import FILLER, LoaderOptions, check_splits
-from encoders.lenses.identity import training_hash
+from encoders.lenses.identity import TASK, training_hash
 from encoders.lenses.images import ImageSet, Numbers, open_images
-from encoders.lenses.loaders import TASK, SplitLoaders, check_count
 from encoders.lenses.splits import choose, deal
 from encoders.lenses.stretch import fit_side, fit_stretch
+from encoders.loaders import SplitLoaders, check_count
 
 # Images that are read at once where all of them are needed.
 BLOCK = 1024

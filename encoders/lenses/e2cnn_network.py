@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from encoders.lenses.residual import ResidualNetwork, check_layout, check_side
-from encoders.lenses.symmetry import fields_of
+from encoders.residual import ResidualNetwork, check_layout, check_side
+from encoders.symmetry import fields_of
 
 
 class EquivariantNetwork(ResidualNetwork):

@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from datagen.errors import ConfigError
-from encoders.lenses.residual import HasPlain
+from encoders.residual import HasPlain
 
 
 def plain(network: nn.Module) -> nn.Module:

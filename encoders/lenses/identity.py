@@ -9,6 +9,7 @@ from typing import Any
 from datagen.files import content_hash
 from encoders.data import assign_split
 
+TASK = "lenses"
 # Settings of draws that are compared, which do nothing where substructure is drawn once.
 OF_REPEATED_DRAWS = ("max_draws", "n_judged")
 

@@ -18,24 +18,13 @@ from encoders.augment import (
     random_symmetries,
     randomly_turned,
 )
+from encoders.calibration import cross_entropy, fit_temperature
 from encoders.factory import build_part
-from encoders.lenses.calibration import (
-    check_coverage,
-    cross_entropy,
-    fit_temperature,
-    unsure_threshold,
-)
-from encoders.lenses.metrics import (
-    Answers,
-    Predictions,
-    Running,
-    accuracy,
-    auroc_ovo,
-    auroc_ovr,
-    calibration_error,
-)
-from encoders.lenses.residual import RunningNorm
+from encoders.lenses.calibration import check_coverage, unsure_threshold
+from encoders.lenses.metrics import Answers, Predictions, Running, auroc_ovo, auroc_ovr
 from encoders.lenses.stretch import Stretch
+from encoders.metrics import accuracy, calibration_error
+from encoders.residual import RunningNorm
 from encoders.schedules import build_optimizers
 
 Batch = dict[str, Any]
@@ -207,7 +196,8 @@ class LensModule(LightningModule):
     def _augmented(self, images: Tensor, batch: Batch) -> Tensor:
         turns, flips, seed = (self.augment[key] for key in ("turns", "flips", "seed"))
         if turns == "any":
-            return randomly_turned(images, seed, self.current_epoch, batch["index"], flips=flips)
+            kinds = {"turns": True, "flips": flips}
+            return randomly_turned(images, seed, self.current_epoch, batch["index"], **kinds)
         numbers = torch.tensor(SYMMETRIES[turns, flips], device=images.device)
         if len(numbers) == 1:
             return images

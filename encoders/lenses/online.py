@@ -17,9 +17,9 @@ from datagen.lenses.format import CLASSES
 from datagen.lenses.settings import lens_settings
 from datagen.lenses.simulate import Simulated, Simulator
 from encoders.data import FILLER, LoaderOptions
-from encoders.lenses.identity import identity_of
-from encoders.lenses.loaders import TASK, SplitLoaders, check_count
+from encoders.lenses.identity import TASK, identity_of
 from encoders.lenses.stretch import fit_side, fit_stretch
+from encoders.loaders import SplitLoaders, check_count
 
 
 class BlockDataset(Dataset[dict[str, Tensor]]):

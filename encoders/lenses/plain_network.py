@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from encoders.lenses.residual import Fields, ResidualNetwork, check_layout, check_side
+from encoders.residual import Fields, ResidualNetwork, check_layout, check_side
 
 
 class PlainFields(Fields):

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d
 
 from datagen.errors import ConfigError
-from encoders.lenses.residual import ConvNorm, check_side
-from encoders.lenses.symmetry import GroupPool, RegularFields, fields_of
+from encoders.residual import ConvNorm, check_side
+from encoders.symmetry import GroupPool, RegularFields, fields_of
 
 # Regular fields, kernel [px] and zero padding [px] of each convolution; stride and padding [px] of
 # the pooling after it.

@@ -17,13 +17,8 @@ from numpy.typing import NDArray
 from datagen.files import save_torch, write_bytes, write_json
 from encoders.callbacks import ReportCallback
 from encoders.lenses import pictures
-from encoders.lenses.metrics import (
-    Answers,
-    BinnedAccuracy,
-    accuracy_by_delta_chi2,
-    confusion,
-    roc_curve,
-)
+from encoders.lenses.metrics import Answers, BinnedAccuracy, accuracy_by_delta_chi2, roc_curve
+from encoders.metrics import confusion
 
 # What is kept of each validation, by file: figures of training and validation.
 HISTORY = {

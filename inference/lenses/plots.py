@@ -11,8 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from encoders.lenses.metrics import N_CALIBRATION_BINS, BinnedAccuracy
+from encoders.lenses.metrics import BinnedAccuracy
 from encoders.lenses.pictures import CHANCE, draw_confusion, draw_detectability, draw_roc
+from encoders.metrics import N_CALIBRATION_BINS
 from encoders.statistics import MAD_TO_SIGMA
 from inference.lenses.evaluation import NO_SUBSTRUCTURE, Evaluation, Sample
 from inference.lenses.listing import Part

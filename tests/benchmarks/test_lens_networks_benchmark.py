@@ -7,7 +7,7 @@ import torch
 
 from benchmarks.lens_networks import E2cnnNetwork, measure
 from encoders.lenses.e2cnn_network import EquivariantNetwork
-from encoders.lenses.symmetry import RegularFields, fields_of
+from encoders.symmetry import RegularFields, fields_of
 
 
 @pytest.mark.parametrize("group", ["C4", "D4"])

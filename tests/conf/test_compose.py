@@ -53,12 +53,26 @@ LENS_CARD = {
         "threshold": 0.1,
     },
 }
+HALO_CARD = {
+    "task": "halos",
+    "classes": ["0", "1"],
+    "cross_sections": [0.0, 1.0],
+    "target": {"low": -2.0, "high": 0.0, "zero": 0.01},
+    "channels": ["mass"],
+    "side": 100,
+    "pixel_scale": 20.0,
+    "inputs": {"kind": ["log10"], "scale": [1.0], "mean": [0.0], "std": [1.0]},
+}
+CARDS = {"fields": CARD, "lenses": LENS_CARD, "halos": HALO_CARD}
 # Groups that other groups include, with where they stand, after the choice of such a group.
 INNER = {
     "prior": ("datagen", "prior@data_gen.prior"),
     "image": ("datagen", "image@data_gen.image"),
     "lens": ("datagen", "data_gen=lenses lens"),
+    "halo": ("datagen", "data_gen=halos halo"),
     "survey": ("predict", "survey"),
+    "schedule": ("train", "model=compact_reduced schedule@model.scheduler"),
+    "recipe": ("train", "model=compact_reduced recipe"),
 }
 
 
@@ -127,8 +141,7 @@ def test_every_group_file_is_instantiated(path: Path, tmp_path: Path) -> None:
     trainer = build_trainer(cfg.trainer, accelerator="cpu", devices=1, logger=False)
     assert trainer.num_devices == 1
     assert build(cfg.data).options.batch_size == cfg.data.batch_size
-    is_lens = cfg.model["_target_"].startswith("encoders.lenses")
-    model = build(cfg.model, card=LENS_CARD if is_lens else CARD)
+    model = build(cfg.model, card=CARDS[cfg.model["_target_"].split(".")[1]])
     assert sum(p.numel() for p in model.parameters()) > 0
     loggers = build_loggers(cfg, tmp_path)
     assert len(loggers) == len(cfg.logger or {})
@@ -151,7 +164,7 @@ def test_a_survey_is_chosen_where_survey_tiles_are_read() -> None:
         composed("predict", "predict=lenses", "survey=generic")
 
 
-@pytest.mark.parametrize("name", ["fields", "survey", "tiles", "lenses"])
+@pytest.mark.parametrize("name", ["fields", "survey", "tiles", "lenses", "halos"])
 def test_simulator_settings_build(name: str) -> None:
     cfg = composed("datagen", f"data_gen={name}", "data_gen.nfiles=3")
     settings = build_settings(cfg.data_gen, "data_gen")

@@ -16,8 +16,8 @@ from encoders.lenses.polar import (
     light_centroid,
     light_of,
     ring_radius,
-    unwrap,
 )
+from encoders.polar import unwrap
 
 POLAR: dict[str, Any] = {
     "n_azimuths": 360,

@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from encoders.lenses.e2cnn_compat import enn
+from encoders.e2cnn_compat import enn
+from encoders.equivariant import SteerableConv, orthonormal
 from encoders.lenses.e2cnn_network import EquivariantNetwork
-from encoders.lenses.equivariant import SteerableConv, orthonormal
-from encoders.lenses.symmetry import fields_of
+from encoders.symmetry import fields_of
 
 SIDE = 17
 

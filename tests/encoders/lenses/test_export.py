@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from datagen.errors import ConfigError
+from encoders.equivariant import SteerableConv
 from encoders.lenses import export
 from encoders.lenses.densenet import DenseLayer
 from encoders.lenses.e2cnn_network import EquivariantNetwork
-from encoders.lenses.equivariant import SteerableConv
 from encoders.lenses.export import plain, save_onnx
 from encoders.lenses.plain_network import PlainNetwork
 from encoders.lenses.reference_network import ReferenceNetwork

@@ -19,15 +19,13 @@ from encoders.lenses.metrics import (
     Answers,
     Predictions,
     Running,
-    accuracy,
     accuracy_by_delta_chi2,
     area,
     auroc_ovo,
     auroc_ovr,
-    calibration_error,
-    confusion,
     roc_curve,
 )
+from encoders.metrics import accuracy, calibration_error, confusion
 
 
 @pytest.fixture

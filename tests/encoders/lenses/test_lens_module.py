@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from datagen.errors import CheckpointError, ConfigError, DataNotFoundError
+from encoders.calibration import cross_entropy
 from encoders.checkpoint import load_checkpoint
-from encoders.lenses.calibration import cross_entropy
-from encoders.lenses.metrics import Answers, accuracy, calibration_error
+from encoders.lenses.metrics import Answers
 from encoders.lenses.module import LensModule
+from encoders.metrics import accuracy, calibration_error
 
 Options = dict[str, Any]
 

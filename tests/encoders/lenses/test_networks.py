@@ -10,13 +10,13 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from datagen.errors import ConfigError
+from encoders.e2cnn_compat import enn
+from encoders.equivariant import SteerableConv
 from encoders.factory import build_part
-from encoders.lenses.e2cnn_compat import enn
 from encoders.lenses.e2cnn_network import EquivariantNetwork
-from encoders.lenses.equivariant import SteerableConv
 from encoders.lenses.plain_network import PlainNetwork
 from encoders.lenses.reference_network import SIGMA, Blur, ReferenceNetwork
-from encoders.lenses.symmetry import FieldNorm, GroupPool, VectorNorm, fields_of
+from encoders.symmetry import FieldNorm, GroupPool, VectorNorm, fields_of
 
 MODELS = Path(__file__).resolve().parents[3] / "conf/model"
 TURNS = {

@@ -8,12 +8,8 @@ from scipy.optimize import minimize_scalar
 from torch.nn.functional import cross_entropy as reference
 
 from datagen.errors import ConfigError
-from encoders.lenses.calibration import (
-    check_coverage,
-    cross_entropy,
-    fit_temperature,
-    unsure_threshold,
-)
+from encoders.calibration import cross_entropy, fit_temperature
+from encoders.lenses.calibration import check_coverage, unsure_threshold
 
 
 def drawn(n: int, temperature: float, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,4 +1,4 @@
-"""Loaders of the three splits, whatever the images come from."""
+"""Loaders of the three splits of datasets that answer with whole batches."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ from torch.utils.data import DataLoader, Dataset
 
 from datagen.errors import ConfigError
 from encoders.data import LoaderOptions, as_it_is, make_loader
-
-TASK = "lenses"
 
 
 class SplitLoaders(LightningDataModule):

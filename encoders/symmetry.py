@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.nn.functional import relu
 
 from datagen.errors import ConfigError
-from encoders.lenses.e2cnn_compat import enn, gspaces
-from encoders.lenses.equivariant import SteerableConv
-from encoders.lenses.residual import ConvNorm, Fields, RunningNorm, affine_of
+from encoders.e2cnn_compat import enn, gspaces
+from encoders.equivariant import SteerableConv
+from encoders.residual import ConvNorm, Fields, RunningNorm, affine_of
 
 # Highest rotation frequency of the fields of SO(2) and O(2).
 MAX_FREQUENCY = 3

@@ -12,8 +12,8 @@ import torch
 from e2cnn.group.groups import o2group
 from e2cnn.kernels import utils as kernel_utils
 
-from encoders.lenses import e2cnn_compat
-from encoders.lenses.e2cnn_compat import REPAIRED, enn, gspaces
+from encoders import e2cnn_compat
+from encoders.e2cnn_compat import REPAIRED, enn, gspaces
 
 
 def planes() -> list[gspaces.GSpace]:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d
 
-from encoders.lenses.e2cnn_compat import enn, gspaces
+from encoders.e2cnn_compat import enn, gspaces
 
 # Width of a ring of a filter [px]: little of it lies on the pixels of the next one.
 RING_WIDTH = 0.4

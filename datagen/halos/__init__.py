@@ -1,0 +1,1 @@
+"""Clusters of self-interacting dark matter: density profiles, maps of mass, X-rays and stars."""
