@@ -31,6 +31,7 @@ class DatagenConfig:
     paths: PathsConfig = MISSING
     survey: Any = None
     lens: Any = None
+    halo: Any = None
     data_gen: Any = MISSING
 
 

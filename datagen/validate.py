@@ -34,6 +34,12 @@ def _checked(folder: Path) -> str:
 
     if holds_lenses(folder):
         return validate_lenses(folder)
+    from datagen.halos.format import is_dataset
+
+    if is_dataset(folder):
+        from datagen.halos.validate import validate_halos
+
+        return validate_halos(folder)
     from datagen.fields.validate import validate_folder
 
     return validate_folder(folder)

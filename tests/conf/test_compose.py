@@ -58,6 +58,7 @@ INNER = {
     "prior": ("datagen", "prior@data_gen.prior"),
     "image": ("datagen", "image@data_gen.image"),
     "lens": ("datagen", "data_gen=lenses lens"),
+    "halo": ("datagen", "data_gen=halos halo"),
     "survey": ("predict", "survey"),
 }
 
@@ -151,7 +152,7 @@ def test_a_survey_is_chosen_where_survey_tiles_are_read() -> None:
         composed("predict", "predict=lenses", "survey=generic")
 
 
-@pytest.mark.parametrize("name", ["fields", "survey", "tiles", "lenses"])
+@pytest.mark.parametrize("name", ["fields", "survey", "tiles", "lenses", "halos"])
 def test_simulator_settings_build(name: str) -> None:
     cfg = composed("datagen", f"data_gen={name}", "data_gen.nfiles=3")
     settings = build_settings(cfg.data_gen, "data_gen")

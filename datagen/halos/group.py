@@ -1,0 +1,113 @@
+"""Clusters with everything that does not depend on the direction of view: cores and projections."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from datagen.halos import baryons, jeans, nfw, parametric, subhalos
+from datagen.halos.core import Core
+from datagen.halos.cosmology import Array, Numbers
+from datagen.halos.dpie import Dpie
+from datagen.halos.nfw import Nfw
+from datagen.halos.prior import Clusters, Subhalos, bcg, draw_clusters, draw_subhalos
+from datagen.halos.projection import tabulate
+from datagen.halos.settings import HaloSettings
+
+# Halos that merge with none are solved for all the same, at this mass, and not drawn [Msun].
+_PLACEHOLDER = 1e13
+
+
+@dataclass(frozen=True)
+class Halos:
+    """Halos under each cross-section.
+
+    Args:
+        halo: (n,).
+        core: (n, S).
+        table: ln of their surface densities, (n, S, K).
+    """
+
+    halo: Nfw
+    core: Core
+    table: Array
+
+    def one(self, k: int) -> Nfw:
+        """Return one of the halos, arrays of shape ()."""
+        return Nfw(self.halo.rho_s[k], self.halo.r_s[k], self.halo.r_200[k])
+
+
+@dataclass(frozen=True)
+class Group:
+    """Clusters, solved.
+
+    Args:
+        settings: The suite.
+        clusters: What was drawn, (n,).
+        host: Their halos.
+        companion: Merging halos.
+        companion_bcg: Stars at the centres of those.
+        subhalos: Subhalos of each cluster.
+    """
+
+    settings: HaloSettings
+    clusters: Clusters
+    host: Halos
+    companion: Halos
+    companion_bcg: Dpie
+    subhalos: list[Subhalos]
+
+    def bound(self, k: int, s: int) -> Array:
+        """Return the masses of a cluster's subhalos after evaporation, (N,) [Msun]."""
+        subs, halo = self.subhalos[k], self.host.one(k)
+        r = np.linalg.norm(subs.position, axis=-1) * halo.r_200
+        sigma = self.host.core.cross_section[k, s]
+        left = subhalos.bound_share(halo, r, sigma, self.clusters.age[k])
+        bound: Array = subs.share * self.clusters.mass[k] * left
+        return bound
+
+    def smooth_share(self, k: int, s: int) -> float:
+        """Return the share of a cluster's mass that is neither in subhalos nor in a merger."""
+        taken = self.bound(k, s).sum() + self.clusters.companion.mass[k]
+        return float(1.0 - taken / self.clusters.mass[k])
+
+    def wobble(self, k: int, s: int) -> Array:
+        """Return the position of the BCG, (3,) [kpc]; it oscillates in the core."""
+        core, clusters = self.host.core, self.clusters
+        if core.r_1[k, s] == 0.0:
+            return np.zeros(3)
+        angle = subhalos.wobble_angle(core.rho_0[k, s], clusters.age[k])
+        swing = np.cos(clusters.wobble_phase[k] + angle)
+        position: Array = clusters.wobble[k] * core.r_half[k, s] * swing
+        return position
+
+
+def prepare(settings: HaloSettings, seed: int, numbers: Numbers) -> Group:
+    """Draw clusters by their numbers, (n,), and solve for their cores."""
+    drawn = draw_clusters(settings, seed, numbers)
+    host = nfw.halo(drawn.mass, drawn.concentration, drawn.redshift)
+    merging = np.maximum(drawn.companion.mass, _PLACEHOLDER)
+    companion = nfw.halo(merging, drawn.companion.concentration, drawn.redshift)
+    stars = bcg(settings.stars, merging, 10.0 ** (-0.08 * drawn.agn))
+    return Group(
+        settings=settings,
+        clusters=drawn,
+        host=_solved(settings, host, drawn.age, drawn.bcg),
+        companion=_solved(settings, companion, drawn.age, stars),
+        companion_bcg=stars,
+        subhalos=[draw_subhalos(settings.substructure, seed, int(k)) for k in numbers],
+    )
+
+
+def _solved(settings: HaloSettings, halo: Nfw, age: Array, stars: Dpie) -> Halos:
+    sigma = np.asarray(settings.cross_sections, float)
+    many = Nfw(*(np.repeat(part[:, None], len(sigma), 1) for part in vars(halo).values()))
+    ages = np.repeat(age[:, None], len(sigma), 1)
+    engine = jeans.solve if settings.engine == "jeans" else parametric.solve
+    core = engine(many, np.broadcast_to(sigma, ages.shape), ages, settings.velocity)
+    if settings.stars.is_felt:
+        column = Dpie(*(part[:, None] + 0.0 * ages for part in vars(stars).values()))
+        core = baryons.solve(many, core, ages, column)
+    imaging = settings.imaging
+    return Halos(halo, core, tabulate(many, core, imaging.depth, imaging.softening))
