@@ -185,6 +185,8 @@ def truth_columns(
     Raises:
         DataFormatError: A label is missing or wrong; the message names it and the first bad map.
     """
+    if len(simulation) > STRIDE:
+        raise simulation.error("maps", f"at most {STRIDE}", len(simulation))
     cross_section, mass = simulation.numbers("label"), simulation.numbers("mass")
     redshift = simulation.numbers("redshift")
     # NaN is a cross-section that is not known.

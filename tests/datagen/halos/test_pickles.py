@@ -19,6 +19,7 @@ from datagen.files import read_json, sha256_file
 from datagen.halos import format as files
 from datagen.halos.pickles import STRIDE, physical_maps, read_simulation, truth_columns
 from datagen.halos.pickles_config import HalosPicklesConfig
+from datagen.halos.validate import validate_halos
 from tests.datagen.halos.test_unpickling import Calls
 
 N, SIDE = 6, 8
@@ -101,6 +102,7 @@ def test_jobs_are_idempotent_and_follow_the_pickles(
     assert truth[2]["INDEX"].tolist() == list(range(2 * STRIDE, 2 * STRIDE + N))
     # Given names of clusters hold through a suite.
     assert truth[2]["CLUSTER"].tolist() == truth[0]["CLUSTER"].tolist()
+    assert validate_halos(tmp_path / "bahamas").startswith("3 files of maps (6 of sigma/m 0, 6 of")
     made = {p: sha256_file(p) for p in sorted((tmp_path / "bahamas").rglob("halos_*"))}
     assert pipeline.run(config) == {"made": 0, "skipped": 3}
     # A pickle that changes is converted again, the others are not.
