@@ -280,7 +280,7 @@ def test_what_is_asked_for_is_not_allocated(tmp_path: Path) -> None:
     assert all(inner is found[0] for inner in found)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
 @given(place=st.integers(0, 10**6), byte=st.integers(0, 255), cut=st.booleans())
 def test_changed_bytes_give_values_or_one_error(
     tmp_path_factory: pytest.TempPathFactory, place: int, byte: int, cut: bool

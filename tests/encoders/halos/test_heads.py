@@ -112,11 +112,11 @@ def test_targets_that_are_not_known_pull_at_nothing() -> None:
 
 def test_heads_learn_a_spread_that_depends_on_the_input() -> None:
     torch.manual_seed(0)
-    x = torch.rand(1000, 1)
-    target = 2.0 * x[:, 0] + (0.1 + 0.4 * x[:, 0]) * torch.randn(1000)
+    x = torch.rand(500, 1)
+    target = 2.0 * x[:, 0] + (0.1 + 0.4 * x[:, 0]) * torch.randn(500)
     heads = (MixtureHead(1, 16, 2, min_scale=1e-3), MomentHead(1, 16, min_scale=1e-3))
-    optimizer = torch.optim.Adam([p for head in heads for p in head.parameters()], 0.05)
-    for _ in range(300):
+    optimizer = torch.optim.Adam([p for head in heads for p in head.parameters()], 0.1)
+    for _ in range(150):
         loss = mixture_loss(heads[0](x), target) + moment_loss(*heads[1](x), target)
         optimizer.zero_grad()
         loss.backward()
@@ -125,7 +125,7 @@ def test_heads_learn_a_spread_that_depends_on_the_input() -> None:
     mean, variance = heads[1](places)
     for middle, sigma in (heads[0](places).moments(), (mean, variance.sqrt())):
         torch.testing.assert_close(middle, 2.0 * places[:, 0], atol=0.08, rtol=0.0)
-        torch.testing.assert_close(sigma, 0.1 + 0.4 * places[:, 0], atol=0.06, rtol=0.0)
+        torch.testing.assert_close(sigma, 0.1 + 0.4 * places[:, 0], atol=0.08, rtol=0.0)
 
 
 def test_widths_have_a_floor() -> None:

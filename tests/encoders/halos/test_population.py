@@ -83,7 +83,7 @@ def test_ranks_of_the_truth_are_uniform() -> None:
     grid, widths = np.linspace(-1.0, 2.0, 121), np.linspace(0.0, 0.3, 11)
     prior = np.where((grid > -0.001) & (grid < 1.001), 0.0, -np.inf)[:, None]
     ranks = []
-    for _ in range(250):
+    for _ in range(150):
         mu, tau = rng.uniform(0.0, 1.0), rng.uniform(0.0, 0.3)
         error = rng.uniform(0.05, 0.2, 10)
         measured = mu + np.hypot(tau, error) * rng.normal(size=10)
