@@ -10,8 +10,7 @@ import torch
 from scipy import ndimage
 
 from datagen.errors import ConfigError
-from encoders.augment import random_fractions
-from encoders.augment import randomly_turned, turn
+from encoders.augment import random_fractions, randomly_turned, turn
 from encoders.halos.inputs import Inputs, fit_inputs
 from encoders.halos.targets import LogScale
 

@@ -13,8 +13,8 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
 from datagen.errors import ConfigError
-from encoders.factory import build_part
 from encoders.augment import turn
+from encoders.factory import build_part
 from encoders.halos.bottleneck import draw_kept, keep_first
 from encoders.halos.convnext import ConvNeXtEncoder
 from encoders.halos.network import Outputs
