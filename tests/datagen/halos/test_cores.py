@@ -56,12 +56,14 @@ def test_jeans_agrees_with_a_literal_transcription() -> None:
     rho_s, r_s = (float(x[0]) for x in (halos(n=1).rho_s, halos(n=1).r_s))
     gravity, sigma = 4.30073e-6, 0.3 * 2.0885e-10
 
+    found = solve_ivp(
+        lambda x, u: [u[1], math.exp(-u[0]) - 2.0 * u[1] / x],
+        (1e-4, 20.0), [1e-8 / 6.0, 1e-4 / 3.0], rtol=1e-9, atol=1e-12, dense_output=True,
+    )  # fmt: skip
+
     def sphere(x: float) -> tuple[float, float]:
-        found = solve_ivp(
-            lambda x, u: [u[1], math.exp(-u[0]) - 2.0 * u[1] / x],
-            (1e-4, x), [1e-8 / 6.0, 1e-4 / 3.0], rtol=1e-9, atol=1e-12,
-        )  # fmt: skip
-        return math.exp(-found.y[0, -1]), x**2 * found.y[1, -1]
+        phi, slope = found.sol(x)
+        return math.exp(-phi), x**2 * slope
 
     r_1 = 80.0
     for _ in range(7):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -43,11 +44,18 @@ def small(composed: Callable[..., DictConfig]) -> HalosConfig:
     return settings
 
 
+@pytest.fixture(scope="module")
+def made(small: HalosConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder of two files, made once."""
+    folder = tmp_path_factory.mktemp("made") / "a"
+    pipeline.run(dataclasses.replace(small, data_dir=str(folder), nfiles=2))
+    return folder
+
+
 @pytest.fixture
-def folder(small: HalosConfig, tmp_path: Path) -> Path:
-    """Return a folder of two files."""
-    pipeline.run(dataclasses.replace(small, data_dir=str(tmp_path), nfiles=2))
-    return tmp_path
+def folder(made: Path, tmp_path: Path) -> Path:
+    """Return a copy of it, to be damaged."""
+    return Path(shutil.copytree(made, tmp_path / "a"))
 
 
 def hashes(folder: Path) -> dict[str, str]:
@@ -56,14 +64,14 @@ def hashes(folder: Path) -> dict[str, str]:
 
 
 def test_bytes_do_not_depend_on_shards_or_number_of_files(
-    small: HalosConfig, folder: Path, tmp_path_factory: pytest.TempPathFactory
+    small: HalosConfig, made: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     other = tmp_path_factory.mktemp("shards")
     for part in range(2):
         more = dataclasses.replace(small, data_dir=str(other), nfiles=3, shard=[part, 2])
         pipeline.run(more)
     assert len(hashes(other)) == 6
-    assert hashes(folder).items() <= hashes(other).items()
+    assert hashes(made).items() <= hashes(other).items()
 
 
 @pytest.mark.slow
