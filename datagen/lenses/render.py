@@ -34,6 +34,8 @@ from datagen.lenses.scene import PROFILES, Rods, Scenes, Sersics, Subhalos
 _CORE2 = {torch.float32: 1e-8, torch.float64: 1e-16}
 # Subhalos whose deflection is finite, so that it can be interpolated between centres of pixels.
 _INTERPOLATED = ("sis", "tnfw")
+# The heaviest subhalos are not: within a pixel of its centre, an isothermal one turns its pull round.
+_N_EXACT = 24
 # Pixels beyond the border that cubic interpolation needs.
 _MARGIN = 2
 # Difference below which a PSF counts as a product, relative to its peak; rounding of float32.
@@ -223,14 +225,30 @@ def deflection(scenes: Scenes, axis: Tensor) -> Vector:
 
 
 def _ray_deflection(scenes: Scenes, grid: Grid) -> Vector:
-    """Return the total deflection at the rays; that of many smooth subhalos is interpolated."""
+    """Return the total deflection at the rays; that of the many light subhalos is interpolated.
+
+    Subhalos are sorted by their mass, the heaviest first.
+    """
     axis, halos = grid.axis(scenes.theta_e), scenes.subhalos
     if halos is None or halos.profile not in _INTERPOLATED or grid.supersampling == 1:
         return deflection(scenes, axis)
+    heavy, light = _split(halos, _N_EXACT)
+    rest = deflection(replace(scenes, subhalos=heavy), axis)
+    if light.x.shape[1] == 0:
+        return rest
     weights = grid.interpolation(axis)
-    at_x, at_y = subhalo_deflection(halos, grid.nodes(axis))
-    rest = deflection(replace(scenes, subhalos=None), axis)
+    at_x, at_y = subhalo_deflection(light, grid.nodes(axis))
     return _sum(rest, (weights @ at_x @ weights.T, weights @ at_y @ weights.T))
+
+
+def _split(halos: Subhalos, n: int) -> tuple[Subhalos, Subhalos]:
+    """Return the first `n` subhalos of each scene, and the others."""
+    names = ("x", "y", "theta_e", "r_s", "r_t")
+    first, last = (
+        {name: getattr(halos, name)[:, part] for name in names}
+        for part in (slice(None, n), slice(n, None))
+    )
+    return Subhalos(**first, profile=halos.profile), Subhalos(**last, profile=halos.profile)
 
 
 def _sum(a: Vector, b: Vector) -> Vector:

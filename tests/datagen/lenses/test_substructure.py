@@ -79,6 +79,20 @@ def test_concentrations_and_truncation_are_those_of_the_relations() -> None:
     )
 
 
+def test_isothermal_subhalos_end_at_their_tidal_radius(lot: Lot, with_subhalos: Scenes) -> None:
+    """r_t^2 = b b_host with b = theta_e^2 / r_t the Einstein radius before truncation."""
+    found = with_subhalos.subhalos
+    assert found is not None
+    assert found.profile == "sis"
+    b = found.theta_e.square() / found.r_t
+    is_there = found.theta_e > 0.0
+    expected = (b * lot.macro.scenes.theta_e[:, None]).sqrt()
+    torch.testing.assert_close(found.r_t[is_there], expected[is_there])
+    # 1e9 Msun with a point's radius of 0.0526 arcsec, in a lens of 1.2 arcsec: 0.149 arcsec
+    radius = halos.tidal_radius(torch.tensor(0.0526), torch.tensor(1.2))
+    assert float(radius) == pytest.approx(0.149, abs=1e-3)
+
+
 def test_subhalos_have_their_share_of_the_mass(lot: Lot, with_subhalos: Scenes) -> None:
     found = with_subhalos.subhalos
     assert found is not None
