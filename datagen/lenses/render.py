@@ -34,7 +34,7 @@ from datagen.lenses.scene import PROFILES, Rods, Scenes, Sersics, Subhalos
 _CORE2 = {torch.float32: 1e-8, torch.float64: 1e-16}
 # Subhalos whose deflection is finite, so that it can be interpolated between centres of pixels.
 _INTERPOLATED = ("sis", "tnfw")
-# The heaviest subhalos are not: within a pixel of its centre, an isothermal one turns its pull round.
+# The heaviest are not: within a pixel of its centre, an isothermal subhalo turns its pull round.
 _N_EXACT = 24
 # Pixels beyond the border that cubic interpolation needs.
 _MARGIN = 2
