@@ -26,7 +26,7 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from encoders.e2cnn_compat import enn
-from encoders.equivariant import SteerableConv
+from encoders.equivariant import SteerableConv, lattice_options, quarter_turns
 from encoders.factory import build_part
 from encoders.lenses.export import plain
 from encoders.residual import ConvNorm, ResidualNetwork
@@ -41,17 +41,19 @@ class E2cnnNetwork(nn.Module):
     """The same network with the modules of e2cnn alone, which pass typed tensors.
 
     Args:
-        network: Of a finite group; it is copied.
+        network: Of a finite group; its filters become those that e2cnn's modules begin with.
         fields: Those of its group.
     """
 
     def __init__(self, network: ResidualNetwork, fields: GroupFields) -> None:
         super().__init__()
         made: Any = copy.deepcopy(network).train()
-        pairs: list[Any] = [m for m in made.modules() if isinstance(m, ConvNorm)]
-        for pair in pairs:
+        pairs = [
+            [m for m in n.layers.modules() if isinstance(m, ConvNorm)] for n in (network, made)
+        ]
+        for ours, pair in zip(*pairs, strict=True):
             kind = fields.kind(pair.conv.out_channels // fields.size)
-            pair.conv, pair.norm = _conv(pair.conv, kind, fields), _norm(pair.norm, kind)
+            pair.conv, pair.norm = _conv(ours.conv, kind, fields), _norm(ours.norm, kind)
         first, blocks = made.layers[0], made.layers[2:]
         self.in_type = first.conv.in_type
         made.layers[1] = enn.ReLU(first.conv.out_type, inplace=True)
@@ -60,12 +62,15 @@ class E2cnnNetwork(nn.Module):
             block.inner, block.outer = enn.ReLU(kind, inplace=True), enn.ReLU(kind, inplace=True)
             if len(block.shortcut) > 1:
                 block.shortcut[0] = enn.PointwiseAvgPool(block.first.conv.in_type, 3, 2, 1)
-        self.maps = nn.Sequential(made.layers, enn.GroupPooling(blocks[-1].outer.out_type))
+        self.layers, self.pool = made.layers, enn.GroupPooling(blocks[-1].outer.out_type)
+        invariants: Any = network.invariants
+        self.mix = _mix(invariants.kinds[1][0].conv, fields)
         self.head = made.head
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits (B, n_classes) for images (B, C, side, side)."""
-        maps = self.maps(enn.GeometricTensor(images, self.in_type)).tensor
+        found = self.layers(enn.GeometricTensor(images, self.in_type))
+        maps = torch.cat((self.pool(found).tensor, self.mix(found).tensor), dim=1)
         logits: Tensor = self.head(torch.cat((maps.mean((2, 3)), maps.amax((2, 3))), dim=1))
         return logits
 
@@ -74,9 +79,25 @@ def _conv(conv: SteerableConv, kind: Any, fields: GroupFields) -> Any:  # noqa: 
     n, is_first = conv.in_channels, conv.in_channels % fields.size > 0
     one = [fields.space.trivial_repr] if is_first else [fields.space.regular_repr]
     in_type = enn.FieldType(fields.space, one * (n if is_first else n // fields.size))
-    geometry = {"stride": conv.stride, "padding": conv.padding}
-    made = enn.R2Conv(in_type, kind, conv.kernel_size, bias=False, initialize=False, **geometry)
-    made.weights.data.copy_(conv.weights.data)
+    return _begun(conv, in_type, kind)
+
+
+def _mix(conv: SteerableConv, fields: GroupFields) -> Any:  # noqa: ANN401 - e2cnn ships no types
+    """Return the convolution to scalars with its normalisation, which begins as all do."""
+    kind = enn.FieldType(fields.space, [fields.space.trivial_repr] * conv.out_channels)
+    made = _begun(conv, fields.kind(conv.in_channels // fields.size), kind)
+    return enn.SequentialModule(made, enn.InnerBatchNorm(kind), enn.ReLU(kind, inplace=True))
+
+
+def _begun(conv: SteerableConv, in_type: Any, out_type: Any) -> Any:  # noqa: ANN401 - e2cnn ships no types
+    """Return e2cnn's convolution as it begins, and give its filters to ours."""
+    on_lattice = quarter_turns(in_type.gspace)
+    options = lattice_options(conv.kernel_size) if on_lattice else {}
+    options |= {"stride": conv.stride, "padding": conv.padding}
+    made = enn.R2Conv(in_type, out_type, conv.kernel_size, bias=False, initialize=False, **options)
+    enn.init.generalized_he_init(made.weights.data, made.basisexpansion, cache=True)
+    filters, _ = made.expand_parameters()
+    conv.set_filters(filters.detach())
     return made
 
 

@@ -93,6 +93,17 @@ class SteerableConv(nn.Module):
             filters[rows, columns] = made.reshape(filters[rows, columns].shape)
         return filters
 
+    @torch.no_grad()
+    def set_filters(self, filters: Tensor) -> None:
+        """Take the coefficients whose filters come nearest to given ones (C_out, C_in, k, k)."""
+        for i, block in enumerate(self._blocks):
+            basis = self.get_buffer(f"basis_{i}")
+            (n, m), (_, o, size, _) = block["fields"], basis.shape
+            given = filters[block["rows"], block["columns"]].reshape(n, o, m, size, -1)
+            # The basis is orthonormal.
+            found = torch.einsum("boip,nomip->nmb", basis, given)
+            self.weights[block["weights"]] = found.flatten()
+
     def forward(self, fields: Tensor) -> Tensor:
         """Return (B, C_out, H', W') for fields (B, C_in, H, W)."""
         with torch.autocast(fields.device.type, enabled=False):

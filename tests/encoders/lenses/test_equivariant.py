@@ -54,31 +54,11 @@ def test_makes_every_filter_of_e2cnn(group: str, kernel: int, stride: int) -> No
     theirs.weights.data.normal_()
     wanted, bias = theirs.expand_parameters()
     assert bias is None
-    made.weights.data.copy_(coefficients(made, wanted))
+    made.set_filters(wanted)
     fields = torch.randn(2, kind.size, 9, 9)
     expected = theirs(enn.GeometricTensor(fields, kind)).tensor
     torch.testing.assert_close(made(fields), expected, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(made.plain()(fields), expected, rtol=1e-4, atol=1e-4)
-
-
-def coefficients(made: SteerableConv, wanted: Tensor) -> Tensor:
-    """Return the coefficients whose filters come nearest to given ones."""
-    filters = torch.func.jacfwd(
-        lambda w: torch.func.functional_call(Filters(made), {"conv.weights": w}, ())
-    )(made.weights.detach())
-    # The basis is orthonormal.
-    return torch.einsum("oixyw,oixy->w", filters, wanted.detach())
-
-
-class Filters(nn.Module):
-    """The filters of a convolution as a function of its coefficients."""
-
-    def __init__(self, conv: SteerableConv) -> None:
-        super().__init__()
-        self.conv = conv
-
-    def forward(self) -> Tensor:
-        return self.conv.filters()
 
 
 @pytest.mark.parametrize(
