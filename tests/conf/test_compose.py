@@ -47,6 +47,7 @@ LENS_CARD = {
     "stretch": {
         "kind": "asinh",
         "softening": [1.0],
+        "scales": [],
         "mean": [0.0],
         "std": [1.0],
         "steps": [],
