@@ -6,9 +6,6 @@ Bahamas-SIDM and Darkskies are published in this form (arXiv:2511.09660).
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,81 +13,27 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from datagen.errors import DataFormatError, DataNotFoundError
+from datagen.errors import DataFormatError, DataNotFoundError, SkyfoldError
 from datagen.fields.version import VERSION
 from datagen.fields.wcs import Card
 from datagen.files import sha256_file
 from datagen.halos import format as files
+from datagen.halos.pickle_labels import (
+    STRIDE,
+    Simulation,
+    array_of,
+    clusters,
+    is_matched,
+    projections,
+)
 from datagen.halos.pickles_config import HalosPicklesConfig
 from datagen.halos.unpickling import read_pickle
 from datagen.pipeline import Job, Phase
 
-log = logging.getLogger(__name__)
-
-# Numbers of maps, and of clusters that have none of their own, begin at so many times the number
-# of their file.
-STRIDE = 1_000_000
 # Maps that are converted at once.
 BLOCK = 256
 # Labels of single maps that are kept: name in a pickle -> column.
 KEPT = {"BCG_e1": "BCG_E1", "BCG_e2": "BCG_E2", "xrayConc": "XRAY_CONC"}
-
-
-@dataclass(frozen=True)
-class Simulation:
-    """What a pickle holds.
-
-    Args:
-        path: The pickle.
-        labels: Labels by name: one value, or one per map.
-        images: Maps (n, channels, side, side).
-    """
-
-    path: Path
-    labels: Mapping[str, Any]
-    images: NDArray[Any]
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def numbers(self, name: str) -> NDArray[np.float64]:
-        """Return a label as one number per map (n,).
-
-        Raises:
-            DataFormatError: It is missing, no number, or of another length.
-        """
-        if name not in self.labels:
-            raise self.error(name, "a label", f"only {', '.join(map(str, self.labels))[:200]}")
-        found = _flat(self.labels[name])
-        if found.dtype.kind not in "iuf" or found.shape not in ((), (1,), (len(self),)):
-            allowed = f"one number, or one for each of {len(self)} maps"
-            raise self.error(name, allowed, f"{found.dtype} of shape {found.shape}")
-        return np.array(np.broadcast_to(found, len(self)), np.float64)
-
-    def whole_numbers(self, name: str) -> NDArray[np.int64]:
-        """Return a label as one whole number per map (n,), 0 at least.
-
-        Raises:
-            DataFormatError: It is missing, or no such number.
-        """
-        found = self.numbers(name)
-        self.check(name, found, (found >= 0) & (found < 2**53) & (found == np.floor(found)),
-                   "whole numbers >= 0")  # fmt: skip
-        return found.astype(np.int64)
-
-    def check(
-        self, name: str, values: NDArray[Any], is_fine: NDArray[np.bool_], allowed: str
-    ) -> None:
-        """Raise `DataFormatError` that names the first map whose label is not fine."""
-        if not is_fine.all():
-            bad = int(np.argmin(is_fine))
-            raise self.error(name, allowed, f"{values[bad]} for map {bad}")
-
-    def error(self, name: str, allowed: str, got: object) -> DataFormatError:
-        """Return the error that says what is wrong with a label, or with the maps."""
-        return DataFormatError(
-            f"{self.path}, {name}: expected {allowed}, but got {got}", got, allowed
-        )
 
 
 def build_phases(config: HalosPicklesConfig) -> list[Phase]:
@@ -137,9 +80,20 @@ def convert(config: HalosPicklesConfig, path: Path, number: int) -> None:
         DataFormatError: The pickle is refused or damaged, or its labels or maps are wrong; nothing
             is written.
     """
-    simulation = read_simulation(path)
-    columns = truth_columns(simulation, config, number)
-    maps = physical_maps(simulation, config)
+    try:
+        simulation = read_simulation(path)
+        columns = truth_columns(simulation, config, number)
+        maps = physical_maps(simulation, config)
+    except SkyfoldError:
+        raise
+    except (MemoryError, OverflowError, TypeError, ValueError) as error:
+        # Whatever else numpy makes of strange values: this pickle fails, the others go on.
+        reason = (str(error).splitlines() or [""])[0][:200]
+        raise DataFormatError(
+            f"{path}: expected labels and maps that can be converted, but got "
+            f"{type(error).__name__}: {reason}",
+            str(path),
+        ) from error
     truth, images = _outputs(config, number)
     files.write_truth(truth, columns, _meta(simulation, config))
     files.write_maps(images, maps)
@@ -163,6 +117,10 @@ def read_simulation(path: Path) -> Simulation:
             kinds,
         )
     labels, images = pair
+    if not all(isinstance(name, str) for name in labels):
+        raise DataFormatError(
+            f"{path}: expected labels whose names are text, but some are numbers", None, "text"
+        )
     if images.dtype.kind not in "iuf" or images.ndim != 4 or 0 in images.shape:
         raise _shape_error(path, images)
     if images.shape[2] == images.shape[3]:
@@ -197,62 +155,17 @@ def truth_columns(
     simulation.check(
         "redshift", redshift, np.isfinite(redshift) & (redshift >= 0), "redshifts >= 0"
     )
-    cluster = _clusters(simulation, config.cluster_key, mass, redshift, number * STRIDE)
+    cluster = clusters(simulation, config, mass, redshift, number)
     return {
         "INDEX": number * STRIDE + np.arange(len(simulation)),
         "CLUSTER": cluster,
-        "PROJECTION": _projections(simulation, cluster),
+        "PROJECTION": projections(simulation, cluster),
         "CROSS_SECTION": cross_section,
         "M200": mass * config.mass_factor,
         "REDSHIFT": redshift,
         **{column: simulation.numbers(name)
            for name, column in KEPT.items() if name in simulation.labels},
     }  # fmt: skip
-
-
-def _clusters(
-    simulation: Simulation,
-    key: str,
-    mass: NDArray[np.float64],
-    redshift: NDArray[np.float64],
-    first: int,
-) -> NDArray[np.int64]:
-    """Return a number per map that its cluster's other maps share (n,).
-
-    Without a label for it, maps whose mass and redshift are the same to the last digit show the
-    same halo. The same halo in another simulation or snapshot then counts as another cluster.
-    """
-    if key in simulation.labels:
-        return simulation.whole_numbers(key)
-    pairs = np.stack([mass, redshift], axis=1)
-    _, where, inverse = np.unique(pairs, axis=0, return_index=True, return_inverse=True)
-    # In the order in which they first appear.
-    rank = np.empty(len(where), np.int64)
-    rank[np.argsort(where)] = np.arange(len(where))
-    log.warning(
-        "%s has no label %s: its %d maps show %d clusters, told apart by mass and redshift. Halos "
-        "of the same initial conditions in other simulations or snapshots are not recognised",
-        simulation.path, key, len(simulation), len(where),
-    )  # fmt: skip
-    return first + rank[inverse.reshape(-1)]
-
-
-def _projections(simulation: Simulation, cluster: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the number of the projection of each map (n,).
-
-    It is the label `projection`: whole numbers, or the place of a name among all names. Without
-    one, maps of a cluster are counted.
-    """
-    if "projection" not in simulation.labels:
-        order = np.argsort(cluster, kind="stable")
-        counts = np.unique(cluster, return_counts=True)[1]
-        place = np.empty(len(cluster), np.int64)
-        place[order] = np.arange(len(cluster)) - np.repeat(np.cumsum(counts) - counts, counts)
-        return place
-    found = _flat(simulation.labels["projection"])
-    if found.dtype.kind == "U" and found.shape == (len(simulation),):
-        return np.unique(found, return_inverse=True)[1].reshape(-1).astype(np.int64)
-    return simulation.whole_numbers("projection")
 
 
 def physical_maps(simulation: Simulation, config: HalosPicklesConfig) -> NDArray[np.float32]:
@@ -287,8 +200,7 @@ def _norms(simulation: Simulation) -> NDArray[np.float64]:
         raise simulation.error(
             "norms", "a label, by which maps were divided", "none; data_gen.norms=ignore keeps them"
         )
-    norms = simulation.labels["norms"]
-    norms = norms if isinstance(norms, np.ndarray) else _flat(norms)
+    norms = array_of(simulation.labels["norms"])
     if norms.dtype.kind not in "iuf" or norms.shape != shape:
         raise simulation.error("norms", f"numbers of shape {shape}", f"{norms.dtype} {norms.shape}")
     is_fine = np.isfinite(norms) & (norms > 0)
@@ -327,19 +239,13 @@ def _meta(simulation: Simulation, config: HalosPicklesConfig) -> dict[str, Any]:
         "DEPTH": (config.depth, "length of the line of sight [kpc]"),
         "ENGINE": "pickle",
         "SEED": (config.identity, "equal for equal initial conditions"),
+        "MATCHED": (is_matched(simulation, config), "halos keep their CLUSTER in all files"),
         "SOURCE": (_printable(simulation.path.name), "the pickle"),
         "NAME": (_printable(simulation.labels.get("name")), "of the simulation"),
         "CONFHASH": config.content_hash(),
         "VERSION": VERSION,
     }
     return cards
-
-
-def _flat(label: object) -> NDArray[Any]:
-    """Return a label as an array; of what lists hold, only numbers and text are unpacked."""
-    if isinstance(label, list | tuple) and not all(np.isscalar(item) for item in label):
-        return np.empty(len(label), object)
-    return np.asarray(label)
 
 
 def _printable(text: object) -> str:

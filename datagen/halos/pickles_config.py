@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from datagen.pipeline import Phase
 
 NORMS = ("multiply", "ignore")
+ORDER = "order"
+MATCHES = ("labels", ORDER)
 
 
 @dataclass(frozen=True)
@@ -35,9 +37,12 @@ class HalosPicklesConfig(JobSettings):
         mass_factor: What the label `mass` is multiplied by [Msun].
         pixel_scale: Side of a pixel [kpc].
         depth: Length of the line of sight in a map [kpc].
-        cluster_key: Label that identifies a cluster, the same for all its maps.
+        match: How a halo is recognised in other pickles: by `labels`, or by `order`: the n-th halo
+            of a pickle is the n-th of all.
+        cluster_labels: Labels that together identify a halo in all pickles. One that a pickle lacks
+            leaves its halos unmatched, and its header says so.
         initial_conditions: Name of the initial conditions, for suites that share them and their
-            values of `cluster_key`; None: those of no other suite.
+            halos; None: those of no other suite.
     """
 
     pickles_dir: str
@@ -51,13 +56,17 @@ class HalosPicklesConfig(JobSettings):
     mass_factor: float
     pixel_scale: float
     depth: float
-    cluster_key: str
+    match: str
+    cluster_labels: list[str]
     initial_conditions: str | None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_subset("data_gen.channels", self.channels, CHANNELS)
         check_choice("data_gen.norms", self.norms, NORMS)
+        check_choice("data_gen.match", self.match, MATCHES)
+        if not self.cluster_labels:
+            raise ConfigError("expected data_gen.cluster_labels to name a label, but got []", [])
         for name in ("factors", "units"):
             check_keys(f"data_gen.{name}", getattr(self, name), self.channels, CHANNELS)
         for channel in self.channels:

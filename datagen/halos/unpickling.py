@@ -14,6 +14,7 @@ import pickle
 import pickletools
 import re
 import struct
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -27,6 +28,8 @@ ADMITTED = "numpy arrays, numpy scalars, numbers, text, bytes, lists, tuples and
 # Containers within containers; simulation pickles have three.
 MAX_DEPTH = 16
 MAX_DIMENSIONS, MAX_SIDE = 8, 2**40
+# Keys of dicts, and places in the memo: larger numbers can be chosen so that all have one hash.
+MAX_KEY = 2**32
 # Kind and bytes per element: truth values, numbers, bytes, text, objects.
 _TYPE = re.compile(r"b1|[iu][1248]|f[248]|[SU]\d{1,6}|O8?")
 _PLAIN = (
@@ -34,7 +37,7 @@ _PLAIN = (
     *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"),
     *("UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "BINBYTES", "SHORT_BINBYTES"),
     *("EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "EMPTY_LIST", "LIST", "EMPTY_DICT"),
-    *("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE", "GET", "BINGET", "LONG_BINGET"),
+    *("BINPUT", "LONG_BINPUT", "MEMOIZE", "GET", "BINGET", "LONG_BINGET"),
     *("GLOBAL", "STACK_GLOBAL"),
 )
 
@@ -145,10 +148,18 @@ def _scalar(kind: object, content: object = None) -> object:
     return _numbers(content, kind.dtype, 1)[0]
 
 
-def _encode(text: object, encoding: object) -> bytes:
-    if type(text) is not str or type(encoding) is not str or encoding != "latin1":
-        raise RefusedError(f"_codecs.encode to {_shown(encoding)}")
-    return text.encode("latin1")
+def _encoder() -> _Call:
+    """Return what stands for `_codecs.encode`: text that is used many times is kept once."""
+    kept = functools.cache(lambda text: text.encode("latin1"))
+
+    # Not kept itself: a cache asks for the hash of its arguments, and that of tuples in tuples
+    # takes forever, or the stack.
+    def encode(text: object, encoding: object) -> object:
+        if type(text) is not str or type(encoding) is not str or encoding != "latin1":
+            raise RefusedError(f"_codecs.encode of a {type(text).__name__} to {_shown(encoding)}")
+        return kept(text)
+
+    return _Call(encode)
 
 
 def _no_bytes(*content: object) -> bytes:
@@ -162,6 +173,10 @@ def _numbers(content: object, dtype: np.dtype[Any], n: int) -> NDArray[Any]:
     if type(content) is not bytes or not dtype.itemsize or len(content) != n * dtype.itemsize:
         size = f"{len(content)} bytes" if type(content) is bytes else _shown(content)
         raise RefusedError(f"a numpy.ndarray of {n} elements of {dtype} from {size}")
+    if dtype.kind == "U" and n:
+        characters = np.frombuffer(content, np.dtype("u4").newbyteorder(dtype.byteorder))
+        if characters.max() > sys.maxunicode:
+            raise RefusedError("a numpy.ndarray of characters that do not exist")
     return np.frombuffer(content, dtype)
 
 
@@ -230,13 +245,14 @@ class _Unpickler(pickle._Unpickler):
     """
 
     stack: list[Any]
+    memo: dict[int, Any]
     read: Callable[[int], bytes]
+    readline: Callable[[], bytes]
     pop_mark: Callable[[], list[Any]]
 
     def __init__(self, file: _Bounded) -> None:
         super().__init__(file)
-        # Text that is used many times is kept many times by none.
-        self._encode = _Call(functools.cache(_encode))
+        self._encode = _encoder()
 
     def find_class(self, module: str, name: str) -> Any:  # noqa: ANN401 - the base class says so
         """Return what stands for a name; the name is never looked up."""
@@ -259,6 +275,13 @@ class _Unpickler(pickle._Unpickler):
         if type(built) not in (_Array, _Type):
             raise RefusedError(f"a change of {_shown(built)}")
         built.set_state(state)
+
+    def put(self) -> None:
+        """Keep a value in the memo."""
+        place = int(self.readline())
+        if not 0 <= place < MAX_KEY:
+            raise RefusedError(f"a place in the memo beyond 0 to {MAX_KEY - 1}")
+        self.memo[place] = self.stack[-1]
 
     def long_bytes(self) -> None:
         """Read bytes of any length; those that could be changed are not told apart."""
@@ -299,7 +322,7 @@ class _Unpickler(pickle._Unpickler):
             raise RefusedError(f"entries of {_shown(target)}")
         for key, value in zip(items[::2], items[1::2], strict=True):
             # Python hashes tuples in tuples without a limit of depth.
-            if type(key) not in (str, int):
+            if type(key) is not str and (type(key) is not int or abs(key) >= MAX_KEY):
                 raise RefusedError(f"a dict whose key is {_shown(key)}")
             target[key] = value
 
@@ -309,6 +332,7 @@ class _Unpickler(pickle._Unpickler):
                for known in pickletools.opcodes if known.name in _PLAIN},
             pickle.REDUCE[0]: call,
             pickle.BUILD[0]: build,
+            pickle.PUT[0]: put,
             pickle.BINBYTES8[0]: long_bytes,
             pickle.BYTEARRAY8[0]: long_bytes,
             pickle.APPEND[0]: append_one,

@@ -17,7 +17,8 @@ from datagen import pipeline
 from datagen.errors import ConfigError, DataFormatError, DataNotFoundError
 from datagen.files import read_json, sha256_file
 from datagen.halos import format as files
-from datagen.halos.pickles import STRIDE, physical_maps, read_simulation, truth_columns
+from datagen.halos.pickle_labels import STRIDE
+from datagen.halos.pickles import convert, physical_maps, read_simulation, truth_columns
 from datagen.halos.pickles_config import HalosPicklesConfig
 from datagen.halos.validate import validate_halos
 from tests.datagen.halos.test_unpickling import Calls
@@ -184,9 +185,114 @@ def test_clusters_without_names_are_told_apart_by_mass_and_redshift(
     cluster = columns["CLUSTER"] - 2 * STRIDE
     assert cluster.tolist() == [0, 1, 0, 1, 2, 1]
     assert columns["PROJECTION"].tolist() == [0, 0, 1, 1, 0, 2]
-    assert "its 6 maps show 3 clusters, told apart by mass and redshift" in caplog.text
+    assert "a.pkl has no label clusterID: its 6 maps show 3 clusters, told apart" in caplog.text
+    assert "data_gen.match=order can match them" in caplog.text
     named = read_simulation(save(tmp_path / "a.pkl", content(projection=list("zyxzyx"))))
     assert truth_columns(named, config, 0)["PROJECTION"].tolist() == [2, 1, 0] * 2
+
+
+def converted(config: HalosPicklesConfig, **pickles: Any) -> list[Any]:  # noqa: ANN401
+    """Return the truth of pickles by name, with other labels than usual."""
+    for name, changes in sorted(pickles.items()):
+        save(Path(config.pickles_dir) / f"{name}.pkl", content(**changes))
+    pipeline.run(config)
+    paths = [files.truth_path(Path(config.data_dir), k) for k in range(len(pickles))]
+    return [files.read_truth(path) for path in paths]
+
+
+def test_unmatched_halos_are_told_in_the_header(config: HalosPicklesConfig) -> None:
+    """The same two halos, under another cross-section, have other masses."""
+    heavier = np.repeat([5.1e14, 7.9e14], 3)
+    truths = converted(
+        config, a={"clusterID": None}, b={"clusterID": None, "mass": heavier}, c={"label": 0.3}
+    )
+    assert [truth.meta["MATCHED"] for truth in truths] == [False, False, True]
+    assert not set(truths[0]["CLUSTER"]) & set(truths[1]["CLUSTER"])
+
+
+def test_halos_are_matched_by_their_order(
+    config: HalosPicklesConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    by_order = dataclasses.replace(config, match="order")
+    heavier = {"mass": np.repeat([5.1e14, 7.9e14], 3), "label": 1.0}
+    truths = converted(by_order, a={"clusterID": None}, b=heavier | {"clusterID": None})
+    assert [truth["CLUSTER"].tolist() for truth in truths] == [[0, 0, 0, 1, 1, 1]] * 2
+    assert all(truth.meta["MATCHED"] is True for truth in truths)
+    assert not caplog.records
+    snapshots = {"redshift": np.tile([0.25, 0.375], 3), "clusterID": None}
+    simulation = read_simulation(save(Path(config.pickles_dir) / "c.pkl", content(**snapshots)))
+    truth_columns(simulation, by_order, 0)
+    assert "c.pkl has 2 redshifts: data_gen.match=order takes a halo in another" in caplog.text
+
+
+def test_halos_are_matched_by_several_labels(config: HalosPicklesConfig) -> None:
+    by_labels = dataclasses.replace(config, cluster_labels=["region", "halo"])
+    halos = {"region": ["n", "n", "s", "s", "s", "n"], "halo": np.array([1, 1, 1, 1, 2, 2])}
+    turned = {name: list(values)[::-1] for name, values in halos.items()}
+    one, other = converted(by_labels, a=halos, b=turned | {"label": 1.0, "mass": 1e14})
+    assert len(set(one["CLUSTER"])) == 4
+    assert one["CLUSTER"][0] == one["CLUSTER"][1] != one["CLUSTER"][2]
+    assert one["CLUSTER"].tolist() == other["CLUSTER"].tolist()[::-1]
+    assert one["CLUSTER"].min() >= 0
+    assert one.meta["MATCHED"] is True
+    by_name = dataclasses.replace(config, cluster_labels=["region"])
+    simulation = read_simulation(Path(config.pickles_dir) / "a.pkl")
+    assert len(set(truth_columns(simulation, by_name, 0)["CLUSTER"])) == 2
+    unknown = read_simulation(
+        save(simulation.path, content(**(halos | {"halo": [1.0, np.nan] * 3})))
+    )
+    with pytest.raises(DataFormatError, match="halo: expected finite numbers, but got nan for map"):
+        truth_columns(unknown, by_labels, 0)
+
+
+def test_a_long_text_among_short_ones_takes_no_memory(
+    config: HalosPicklesConfig, tmp_path: Path
+) -> None:
+    """An array of a list of texts holds each in the length of the longest one."""
+    n = 20_000
+    texts = ["a" * n, *["b"] * n]
+    for name in ("label", "norms", "BCG_e1"):
+        labels, images = content(**{name: texts})
+        simulation = read_simulation(save(tmp_path / "a.pkl", (labels, images)))
+        with pytest.raises(DataFormatError, match=rf"a\.pkl, {name}: expected .*object"):
+            physical_maps(simulation, config) if truth_columns(simulation, config, 0) else None
+    long = content(projection=["x" * 201, *"xyzxy"])
+    with pytest.raises(DataFormatError, match=r"expected texts of at most 200 char.* 201"):
+        truth_columns(read_simulation(save(tmp_path / "a.pkl", long)), config, 0)
+
+
+def no_memory(*_: object) -> None:
+    raise MemoryError
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"mass": [1e14, 10**400] * 3}, "mass: expected one number, .* got object"),
+        ({"projection": np.frombuffer(b"\xff" * 24, "<U1")}, "characters that do not exist"),
+        ({7: 1.0}, "labels whose names are text"),
+        ({10**6000: 1.0}, "is refused: it asks for a dict whose key"),
+    ],
+)
+def test_strange_values_stop_no_other_pickle(
+    config: HalosPicklesConfig, changes: dict[Any, Any], message: str
+) -> None:
+    labels, images = content()
+    folder = Path(config.pickles_dir)
+    save(folder / "a.pkl", (labels | changes, images))
+    save(folder / "b.pkl", content())
+    assert pipeline.run(config) == {"made": 1, "skipped": 0, "failed": 1}
+    with pytest.raises(DataFormatError, match=rf"a\.pkl.*{message}"):
+        convert(config, folder / "a.pkl", 0)
+
+
+def test_a_lack_of_memory_stops_no_other_pickle(
+    config: HalosPicklesConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(Path(config.pickles_dir) / "a.pkl", content())
+    monkeypatch.setattr("datagen.halos.pickles.physical_maps", no_memory)
+    with pytest.raises(DataFormatError, match=r"a\.pkl: .* can be converted, but got MemoryError"):
+        convert(config, Path(config.pickles_dir) / "a.pkl", 0)
 
 
 def test_suites_share_initial_conditions_only_where_they_say_so(
@@ -205,7 +311,7 @@ def test_suites_share_initial_conditions_only_where_they_say_so(
         ({"label": [0.1, 0.3]}, r"label: expected one number, .* 6 maps, but got float64 .*\(2,\)"),
         ({"label": -0.1}, r"label: expected sigma/m >= 0, but got -0\.1 for map 0"),
         ({"label": [[[0.1] * 9] * 9] * 6}, "label: expected one number, or one for each of 6 maps"),
-        ({"label": "0.1"}, "label: expected one number, or one for each of 6 maps, but got <U3"),
+        ({"label": "0.1"}, "label: expected one number, or one for each of 6 maps, but got object"),
         ({"mass": np.array([1, 1, 1, 0, 1, 1])}, "mass: expected masses > 0, but got 0.0 for map"),
         ({"mass": [1e14, None] * 3}, "mass: expected one number, .* but got object"),
         ({"redshift": np.nan}, "redshift: expected redshifts >= 0, but got nan for map 0"),
@@ -277,6 +383,8 @@ def test_a_number_of_channels_without_planes_is_named(
     ("changes", "message"),
     [
         ({"channels": ["gas"]}, "expected data_gen.channels to be distinct names out of mass"),
+        ({"match": "mass"}, "expected data_gen.match to be one of labels, order"),
+        ({"cluster_labels": []}, "expected data_gen.cluster_labels to name a label"),
         ({"norms": "max"}, "expected data_gen.norms to be one of multiply, ignore"),
         ({"factors": {"mass": 1.0}}, "no entry for xray"),
         ({"factors": {"mass": 0.0, "xray": 1.0, "stars": 1.0}}, "data_gen.factors.mass > 0"),

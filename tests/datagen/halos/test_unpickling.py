@@ -25,6 +25,7 @@ ARRAYS = {
     "fortran": np.asfortranarray(RNG.normal(size=(3, 5))),
     "strided": RNG.normal(size=(6, 6))[::2, 1:4],
     "big endian": np.arange(5, dtype=">f4"),
+    "text, big endian": np.array(["\u2713", "\U0010ffff"], ">U2"),
     "int": np.arange(7, dtype=np.int16).reshape(7, 1),
     "text": np.array(["BAHAMAS-1", "x", "é"]),
     "bytes": np.array([b"a", b"bcd"]),
@@ -205,8 +206,15 @@ def state(shape: bytes, kind: bytes, content: bytes) -> bytes:
         (b"cnumpy\ndtype\nK\x01a.", "elements of a Call"),
         (b"cnumpy\ndtype\nK\x01K\x01s.", "entries of a Call"),
         (b"})K\x01s.", "key is a tuple"),
+        (b"}\x8a\x08" + HUGE + b"K\x01s.", "key is a int"),
+        (b"}\x8a\x05\x00\x00\x00\x00\xffK\x01s.", "key is a int"),
+        (b"K\x01p4294967296\n.", "place in the memo beyond"),
+        (b"K\x01p-1\n.", "place in the memo beyond"),
         (b"cbuiltins\nbytes\nK\x05\x85R.", "bytes of something"),
-        (b"c_codecs\nencode\nX\x01\x00\x00\x00aX\x05\x00\x00\x00rot13\x86R.", "encode to 'rot13'"),
+        (
+            b"c_codecs\nencode\nX\x01\x00\x00\x00aX\x05\x00\x00\x00rot13\x86R.",
+            "encode of a str to 'rot13'",
+        ),
         # Containers that hold themselves, or one another too often.
         (b"]q\x00h\x00a.", "holds itself"),
         (ARRAY + b"q\x00" + state(b"K\x01\x85", OBJECTS, b"]h\x00a") + b".", "holds itself"),
@@ -278,6 +286,40 @@ def test_what_is_asked_for_is_not_allocated(tmp_path: Path) -> None:
     found = read_pickle(path)
     assert sys.getsizeof(found[0]) > 10**5
     assert all(inner is found[0] for inner in found)
+
+
+ENCODE = b"c_codecs\nencode\n"
+LATIN1 = b"X\x06\x00\x00\x00latin1"
+
+
+@pytest.mark.parametrize(
+    "tuples",
+    [
+        # Two hundred thousand tuples in tuples: their hash ends the stack of the process.
+        pytest.param(b"\x85" * 200_000, id="deep"),
+        # Tuples of two that are the same, sixty times: their hash takes longer than anyone waits.
+        pytest.param(b"2\x86" * 60, id="wide"),
+    ],
+)
+def test_what_is_to_be_encoded_is_not_hashed(tmp_path: Path, tuples: bytes) -> None:
+    path = tmp_path / "a.pkl"
+    for arguments in (b")" + tuples + LATIN1, LATIN1 + b")" + tuples):
+        path.write_bytes(ENCODE + arguments + b"\x86R.")
+        with pytest.raises(DataFormatError, match=r"asks for _codecs\.encode of a"):
+            read_pickle(path)
+
+
+def test_numbers_of_one_hash_are_refused(tmp_path: Path) -> None:
+    """A dict of a million multiples of 2^61 - 1, whose hash is 0, would take days to make."""
+    path = tmp_path / "a.pkl"
+    numbers = [(2**61 - 1) * (k + 1) for k in range(1000)]
+    keys = b"".join(b"\x8a\x0a" + number.to_bytes(10, "little") + b"N" for number in numbers)
+    path.write_bytes(b"}(" + keys + b"u.")
+    with pytest.raises(DataFormatError, match="a dict whose key is a int"):
+        read_pickle(path)
+    path.write_bytes(b"N" + b"".join(b"p%d\n" % number for number in numbers) + b".")
+    with pytest.raises(DataFormatError, match="a place in the memo beyond"):
+        read_pickle(path)
 
 
 @settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
