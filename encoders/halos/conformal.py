@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -42,14 +44,14 @@ def width_factor(
     The score is |target - mean| / sigma (Lei et al. 2018, arXiv:1604.04173, section 5.2).
 
     Args:
-        target: True values of maps that trained nothing (n,).
+        target: True values of maps that trained nothing; NaN, unknown, does not count (n,).
         mean: Predictions (n,).
         sigma: Their widths, > 0 (n,).
         clusters: Their clusters (n,).
         level: Share of maps that the intervals shall hold.
     """
-    away = np.abs(np.asarray(target, np.float64) - np.asarray(mean))
-    return pooled_quantile(away / np.asarray(sigma), clusters, level)
+    value, middle, width, of = _known(target, mean, sigma, clusters)
+    return pooled_quantile(np.abs(value - middle) / width, of, level)
 
 
 def quantile_shift(
@@ -61,15 +63,14 @@ def quantile_shift(
     keep their asymmetry. q is negative where they were too wide.
 
     Args:
-        target: True values of maps that trained nothing (n,).
+        target: True values of maps that trained nothing; NaN, unknown, does not count (n,).
         lower: Predicted lower quantiles (n,).
         upper: Predicted upper quantiles (n,).
         clusters: Their clusters (n,).
         level: Share of maps that the intervals shall hold.
     """
-    value = np.asarray(target, np.float64)
-    outside = np.maximum(np.asarray(lower) - value, value - np.asarray(upper))
-    return pooled_quantile(outside, clusters, level)
+    value, low, high, of = _known(target, lower, upper, clusters)
+    return pooled_quantile(np.maximum(low - value, value - high), of, level)
 
 
 def shifted(lower: ArrayLike, upper: ArrayLike, shift: float) -> tuple[Numbers, Numbers]:
@@ -89,21 +90,29 @@ def coverage(
     doi:10.1093/biomet/73.1.13).
 
     Args:
-        target: True values (n,).
+        target: True values; NaN, unknown, does not count (n,).
         lower: Lower ends (n,).
         upper: Upper ends (n,).
         clusters: Clusters of the maps (n,).
 
     Returns:
-        Share and error; the error is NaN for fewer than two clusters.
+        Share and error; the error is NaN for fewer than two clusters, both without known targets.
     """
-    value = np.asarray(target, np.float64)
-    is_held = (np.asarray(lower) <= value) & (value <= np.asarray(upper))
+    value, low, high, of = _known(target, lower, upper, clusters)
+    if not len(value):
+        return np.nan, np.nan
+    is_held = (low <= value) & (value <= high)
     share = float(is_held.mean())
-    _, inverse = np.unique(np.asarray(clusters), return_inverse=True)
+    _, inverse = np.unique(of, return_inverse=True)
     sums = np.bincount(inverse.reshape(-1), is_held - share)
     n_clusters = len(sums)
     if n_clusters < 2:
         return share, np.nan
     square = float((sums**2).sum()) * n_clusters / (n_clusters - 1.0)
     return share, square**0.5 / len(value)
+
+
+def _known(target: ArrayLike, *others: ArrayLike) -> list[NDArray[Any]]:
+    """Return targets, and what belongs to them, where the target is known."""
+    value = np.asarray(target, np.float64)
+    return [np.asarray(one)[np.isfinite(value)] for one in (value, *others)]

@@ -3,7 +3,8 @@
 Two distances, each on several views of a map (features before the latent space, the latent itself):
 that to the nearest class in units of its scatter, which sees shifts along any axis, and that to the
 k-th nearest training map, which sees gaps between them. Each is compared with the training maps'
-own distances; the most striking one counts.
+own distances, those to neighbours only to maps of other clusters, as a new cluster's are; the most
+striking one counts.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class ClassDistance:
         return cls(means, vectors / values.clamp_min(TINY).sqrt())
 
     def distance(self, features: Tensor, is_training: bool = False) -> Tensor:
-        """Return the distances of maps (n, D); training maps have no part of their own (n,)."""
+        """Return the distances of maps (n, D), of training maps alike (n,)."""
         white, centres = features @ self.whitening, self.means @ self.whitening
         return torch.cdist(white, centres).amin(dim=1)
 
@@ -60,26 +61,41 @@ class NeighbourDistance:
 
     Args:
         bank: Training maps, scaled (n, D).
+        clusters: Clusters of the training maps (n,).
         scale: Standard deviations of the axes (D,).
         k: Which neighbour.
     """
 
     bank: Tensor
+    clusters: Tensor
     scale: Tensor
     k: int
 
     @classmethod
-    def fit(cls, features: Tensor, k: int) -> NeighbourDistance:
-        """Keep training maps (n, D)."""
+    def fit(cls, features: Tensor, clusters: Tensor, k: int) -> NeighbourDistance:
+        """Keep training maps (n, D) of clusters (n,); a single cluster counts map by map."""
+        counts = torch.unique(clusters, return_counts=True)[1]
+        if len(counts) < 2:
+            clusters, counts = torch.arange(len(features)).to(clusters), torch.ones(1)
         scale = features.std(dim=0).clamp_min(TINY)
-        return cls(features / scale, scale, min(k, len(features) - 1))
+        return cls(features / scale, clusters, scale, min(k, len(features) - int(counts.max())))
 
     def distance(self, features: Tensor, is_training: bool = False) -> Tensor:
-        """Return the distances of maps (n, D); training maps do not count themselves (n,)."""
-        k = self.k + is_training
-        blocks = torch.split(features / self.scale, BLOCK)
-        return torch.cat([torch.cdist(block, self.bank).kthvalue(k, dim=1).values
-                          for block in blocks])  # fmt: skip
+        """Return the distances of maps (n,).
+
+        Args:
+            features: Of the maps (n, D).
+            is_training: They are the training maps, in their order; maps of their own cluster do
+                not count.
+        """
+        found = []
+        for first, block in enumerate(torch.split(features / self.scale, BLOCK)):
+            away = torch.cdist(block, self.bank)
+            if is_training:
+                own = self.clusters[first * BLOCK :][: len(block)]
+                away[own[:, None] == self.clusters] = torch.inf
+            found.append(away.kthvalue(self.k, dim=1).values)
+        return torch.cat(found)
 
 
 @dataclass(frozen=True)
@@ -123,19 +139,20 @@ class Novelty:
     gauges: tuple[Gauge, ...]
 
     @classmethod
-    def fit(cls, views: Mapping[str, Tensor], classes: Tensor, k: int) -> Novelty:
+    def fit(cls, views: Mapping[str, Tensor], classes: Tensor, clusters: Tensor, k: int) -> Novelty:
         """Learn from training maps.
 
         Args:
             views: Features by name, each (n, D), float64 for small differences.
             classes: Their classes (n,), int64.
+            clusters: Their clusters (n,), int64, others for other initial conditions.
             k: Which neighbour counts.
         """
         gauges = []
         for view, features in views.items():
             for measure in (
                 ClassDistance.fit(features, classes),
-                NeighbourDistance.fit(features, k),
+                NeighbourDistance.fit(features, clusters, k),
             ):
                 gauges.append(Gauge.fit(view, features, measure))
         return cls(tuple(gauges))

@@ -14,6 +14,8 @@ Numbers = NDArray[np.float64]
 # Of the integral, and by how many bandwidths it goes beyond the outermost values.
 N_STEPS = 512
 MARGIN = 4.0
+# Means that differ by a smaller share of the scatter are the same.
+ROUNDING = 1e-9
 
 
 def overlap(a: Numbers, b: Numbers) -> float:
@@ -39,15 +41,26 @@ def overlap(a: Numbers, b: Numbers) -> float:
 def projected(a: Numbers, b: Numbers) -> tuple[Numbers, Numbers]:
     """Return the places of two sets of points along the line between their means.
 
+    Where the means are the same it is the line along which both together scatter most. Without
+    axes all places are 0.
+
     Args:
         a: Points (n, D).
         b: Points (m, D).
 
     Returns:
-        Places of a (n,) and of b (m,); all 0 where the means are the same.
+        Places of a (n,) and of b (m,).
     """
-    line = b.mean(axis=0) - a.mean(axis=0)
-    direction = line / max(float(np.linalg.norm(line)), np.finfo(np.float64).tiny)
+    if not a.shape[1]:
+        return np.zeros(len(a)), np.zeros(len(b))
+    line, both = b.mean(axis=0) - a.mean(axis=0), np.concatenate([a, b])
+    deviations = both - both.mean(axis=0)
+    scatter = float((deviations**2).sum(axis=1).mean()) ** 0.5
+    length = float(np.linalg.norm(line))
+    if length > ROUNDING * scatter:
+        direction = line / length
+    else:
+        direction = np.linalg.eigh(deviations.T @ deviations)[1][:, -1]
     return (a - a.mean(axis=0)) @ direction, (b - a.mean(axis=0)) @ direction
 
 

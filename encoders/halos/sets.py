@@ -42,12 +42,15 @@ class Wanted:
         name: Folder below `data.data_dir`.
         labels: `known`, `class` or `none`.
         cross_sections: Of the maps to take [cm^2/g]; None takes all.
+        accept_unmatched: Split also a suite whose header says that a halo may have other numbers in
+            other files, so that maps of it train and test.
         n_clusters: Number of halos to take; fewer are among more. None takes all.
     """
 
     name: str
     labels: str
     cross_sections: list[float] | None = None
+    accept_unmatched: bool = False
     n_clusters: int | None = None
 
     def __post_init__(self) -> None:
@@ -57,6 +60,12 @@ class Wanted:
                 f"= {self.labels}",
                 self.labels,
                 LABELS,
+            )
+        if type(self.accept_unmatched) is not bool:
+            raise ConfigError(
+                f"expected data.sets.{self.name}.accept_unmatched to be true or false, but got "
+                f"accept_unmatched = {self.accept_unmatched}",
+                self.accept_unmatched,
             )
         if self.n_clusters is not None and self.n_clusters < 1:
             raise ConfigError(
@@ -86,8 +95,8 @@ def parse_sets(sets: Mapping[str, Any]) -> list[Wanted]:
             found.append(Wanted(str(name), **given))
         except TypeError as error:
             raise ConfigError(
-                f"expected data.sets.{name} to give labels, cross_sections or n_clusters, but got "
-                f"{dict(given)}",
+                f"expected data.sets.{name} to give labels, cross_sections, n_clusters or "
+                f"accept_unmatched, but got {dict(given)}",
                 dict(given),
             ) from error
     return found
@@ -132,7 +141,7 @@ def open_set(data_dir: Path, wanted: Wanted) -> MapSet:
     Raises:
         DataNotFoundError: There is no such set; the message names those that there are.
         DataFormatError: Its files are damaged, do not fit one another, or lack what is asked for.
-        ConfigError: Nothing is left of it.
+        ConfigError: Nothing is left of it, or its halos are not matched across files.
     """
     folder = data_dir / wanted.name
     if not is_dataset(folder):
@@ -150,8 +159,11 @@ def open_set(data_dir: Path, wanted: Wanted) -> MapSet:
     channels, cluster = channels_of(first), _column(truths, "CLUSTER", np.int64)
     for path, truth in zip(paths, truths, strict=True):
         _check_file(path, truth, first, (len(channels), int(first["SIDE"])))
+        _check_matched(path, truth, wanted)
     seeds = np.concatenate([np.full(len(t), str(t.meta["SEED"])) for t in truths])
     rows = [np.stack((np.full(len(t), k), np.arange(len(t))), axis=1) for k, t in enumerate(truths)]
+    index = _column(truths, "INDEX", np.int64)
+    _check_unique(index, np.concatenate(rows), paths)
     cross_section = _column(truths, "CROSS_SECTION", np.float64).round(N_DIGITS)
     chosen = _choose(wanted, cluster, cross_section)
     return MapSet(
@@ -160,7 +172,7 @@ def open_set(data_dir: Path, wanted: Wanted) -> MapSet:
         units=[str(first[f"UNIT_{k}"]) for k in range(len(channels))],
         side=int(first["SIDE"]),
         pixel_scale=float(first["PIXSCALE"]),
-        index=_column(truths, "INDEX", np.int64)[chosen],
+        index=index[chosen],
         cluster=cluster[chosen],
         halo=np.char.add(np.char.add(seeds, "/"), cluster.astype(str))[chosen],
         cross_section=cross_section[chosen],
@@ -203,6 +215,36 @@ def _check_file(path: Path, truth: Any, first: Any, shape: tuple[int, int]) -> N
                 truth.meta[key],
                 first[key],
             )
+
+
+def _check_matched(path: Path, truth: Any, wanted: Wanted) -> None:  # noqa: ANN401
+    """Raise `ConfigError` where a halo may be in several splits, unless that is accepted."""
+    if truth.meta.get("MATCHED", True) or wanted.accept_unmatched:
+        return
+    raise ConfigError(
+        f"expected halos with the same CLUSTER in all files of data.sets.{wanted.name}, but "
+        f"{truth_of(path)} has MATCHED = F: maps of one halo would train and test. Convert the "
+        "pickles with data_gen.match=order or other data_gen.cluster_labels, or add "
+        f"accept_unmatched: true to data.sets.{wanted.name}",
+        False,
+        True,
+    )
+
+
+def _check_unique(index: Numbers, places: Numbers, paths: list[Path]) -> None:
+    """Raise `DataFormatError` if two maps have the same INDEX, by which answers are told apart."""
+    order = np.argsort(index, kind="stable")
+    twice = np.flatnonzero(np.diff(index[order]) == 0)
+    if not len(twice):
+        return
+    one, other = (f"{truth_of(paths[places[n, 0]])}, row {places[n, 1]}"
+                  for n in order[twice[0]:][:2])  # fmt: skip
+    number = int(index[order[twice[0]]])
+    raise DataFormatError(
+        f"expected INDEX to be unique in a set, but INDEX = {number} is that of {one}, and of "
+        f"{other}; give each map a number of its own",
+        number,
+    )
 
 
 def _choose(wanted: Wanted, cluster: Numbers, cross_section: NDArray[np.float64]) -> Numbers:

@@ -1,8 +1,10 @@
 """Are two sets of maps drawn from the same distribution? Tests on features or latents.
 
-Whole clusters are permuted, since maps of one cluster are alike: p-values are exact whatever the
-test statistic, as long as clusters are independent. Sets of matched initial conditions, where a
-cluster of one set has a twin in the other, are closer than that; their p-values are too large.
+Whole clusters are permuted, since maps of one cluster are alike. A cluster of many maps is not
+exchangeable with one of few, so that of each as many maps are drawn as the smallest one has: then
+p-values are exact whatever the test statistic, as long as clusters are independent. Sets of matched
+initial conditions, where a cluster of one set has a twin in the other, are closer than that; their
+p-values are too large.
 """
 
 from __future__ import annotations
@@ -61,6 +63,19 @@ class Pair:
         b = np.unique(self.clusters_b, return_inverse=True)[1].reshape(-1)
         return np.concatenate([a, a.max() + 1 + b]).astype(np.int64)
 
+    def drawn(self, rng: np.random.Generator) -> Pair:
+        """Return the pair with the same number of maps of each cluster, drawn where it has more."""
+        clusters = self.clusters
+        counts = np.bincount(clusters)
+        if counts.min() == counts.max():
+            return self
+        order = rng.permutation(len(clusters))
+        order = order[np.argsort(clusters[order], kind="stable")]
+        place = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
+        chosen = np.sort(order[place < counts.min()])
+        a, b = chosen[chosen < len(self.a)], chosen[chosen >= len(self.a)] - len(self.a)
+        return Pair(self.a[a], self.b[b], self.clusters_a[a], self.clusters_b[b])
+
     def memberships(self, n_permutations: int, rng: np.random.Generator) -> NDArray[np.bool_]:
         """Return which maps are in a: as they are, then permuted (1 + n_permutations, n + m)."""
         clusters = self.clusters
@@ -80,8 +95,9 @@ def mmd_test(pair: Pair, n_permutations: int, rng: np.random.Generator) -> TestR
     Args:
         pair: The sets.
         n_permutations: p-values are multiples of 1 / (n_permutations + 1).
-        rng: Draws the permutations.
+        rng: Draws maps and permutations.
     """
+    pair = pair.drawn(rng)
     kernel = gaussian_kernel(pair.features)
     np.fill_diagonal(kernel, 0.0)
     is_in_a = pair.memberships(n_permutations, rng).astype(np.float64)
@@ -108,10 +124,11 @@ def classifier_test(
     Args:
         pair: The sets.
         n_permutations: p-values are multiples of 1 / (n_permutations + 1).
-        rng: Draws the permutations and the folds.
+        rng: Draws maps, permutations and folds.
         n_folds: Parts of the clusters; each part is classified by what the others taught.
         ridge: Added to the diagonal of the kernel matrix, whose elements are 0 to 1.
     """
+    pair = pair.drawn(rng)
     kernel, clusters = gaussian_kernel(pair.features), pair.clusters
     is_in_a = pair.memberships(n_permutations, rng)
     signs = np.where(is_in_a, 1.0, -1.0).T

@@ -101,6 +101,22 @@ def test_counting_maps_as_clusters_would_not_cover() -> None:
     assert pooled_quantile(known, clusters, 0.95) == np.inf
 
 
+def test_unknown_targets_do_not_count() -> None:
+    target, mean, sigma, clusters = simulated(np.random.default_rng(5), 60, 0)
+    is_known = np.random.default_rng(6).random(len(target)) < 0.6
+    some = np.where(is_known, target, np.nan)
+    low, high = mean - sigma, mean + sigma
+    kept = [x[is_known] for x in (target, mean, sigma, clusters)]
+    assert width_factor(some, mean, sigma, clusters, 0.68) == width_factor(*kept, 0.68)
+    ends = (low[is_known], high[is_known], clusters[is_known])
+    shift = quantile_shift(some, low, high, clusters, 0.68)
+    assert shift == quantile_shift(kept[0], *ends, 0.68)
+    assert coverage(some, low, high, clusters) == coverage(kept[0], *ends)
+    none = np.full(len(target), np.nan)
+    assert width_factor(none, mean, sigma, clusters, 0.68) == np.inf
+    assert np.isnan(coverage(none, low, high, clusters)).all()
+
+
 def test_a_shift_does_not_turn_intervals_around() -> None:
     low, high = shifted([0.0, 0.0], [1.0, 0.2], -0.2)
     np.testing.assert_allclose(low, [0.2, 0.1])

@@ -14,7 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datagen.errors import CheckpointError, ConfigError, DataFormatError, SkyfoldError
-from datagen.halos.format import maps_path, read_maps, write_maps
+from datagen.halos.format import (
+    maps_path,
+    read_maps,
+    read_truth,
+    truth_path,
+    write_maps,
+    write_truth,
+)
 from encoders.data import FILLER, SPLITS, assign_split
 from encoders.halos.data import HalosDataModule
 from encoders.halos.splits import deal_ids, numbers_of
@@ -231,6 +238,34 @@ def test_sets_must_fit_one_another(
     write_set(tmp_path / "d", n_clusters=2, **other)
     with pytest.raises(SkyfoldError, match=message):
         module(data_options, data_dir=str(tmp_path), sets={"a": "known", "d": "known"}).card()
+
+
+def test_a_number_of_two_maps_is_refused(data_options: Options, tmp_path: Path) -> None:
+    for name, other in (("a", 0), ("d", 1)):
+        write_set(tmp_path / name)
+        path = truth_path(tmp_path / name, other)
+        truth = read_truth(path)
+        truth["INDEX"][3] = 71
+        write_truth(path, {key: truth[key] for key in truth.colnames}, truth.meta)
+    message = r"INDEX = 71 is that of \S*000000\.fits, row 3, and of \S*000000\.fits, row 71; give"
+    with pytest.raises(DataFormatError, match=message):
+        module(data_options, data_dir=str(tmp_path)).card()
+    with pytest.raises(DataFormatError, match=r"000000\.fits, row 71, and of \S*01\.fits, row 3"):
+        module(data_options, data_dir=str(tmp_path), sets={"d": "known"}).card()
+
+
+def test_halos_that_are_not_matched_are_split_only_on_request(
+    data_options: Options, tmp_path: Path
+) -> None:
+    write_set(tmp_path / "a", MATCHED=True)
+    write_set(tmp_path / "d", MATCHED=False)
+    options = data_options | {"data_dir": str(tmp_path)}
+    with pytest.raises(ConfigError, match=r"data\.sets\.d, .* MATCHED = F.*accept_unmatched: true"):
+        module(options, sets={"a": "known", "d": "none"}).card()
+    accepted = {"labels": "known", "accept_unmatched": True}
+    assert module(options, sets={"a": "known", "d": accepted}).card()["classes"]
+    with pytest.raises(ConfigError, match=r"sets\.d\.accept_unmatched to be true or false, .* yes"):
+        module(options, sets={"d": accepted | {"accept_unmatched": "yes"}})
 
 
 def test_wrong_shapes_are_refused(data_options: Options, tmp_path: Path) -> None:

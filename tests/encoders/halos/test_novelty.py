@@ -45,7 +45,7 @@ def test_class_distance_is_mahalanobis_to_the_nearest_mean() -> None:
 
 def test_neighbour_distance_is_that_of_a_tree() -> None:
     x, new = normal(6, 200, 3) * torch.tensor([1.0, 10.0, 0.1]), normal(7, 50, 3)
-    found = NeighbourDistance.fit(x, k=5)
+    found = NeighbourDistance.fit(x, torch.arange(200), k=5)
     scale = x.numpy().std(axis=0, ddof=1)
     tree = cKDTree(x.numpy() / scale)
     expected = tree.query(new.numpy() / scale, 5)[0][:, -1]
@@ -53,7 +53,35 @@ def test_neighbour_distance_is_that_of_a_tree() -> None:
     # Training maps leave themselves out.
     expected = tree.query(x.numpy() / scale, 6)[0][:, -1]
     np.testing.assert_allclose(found.distance(x, is_training=True), expected, rtol=1e-6)
-    assert NeighbourDistance.fit(x[:4], k=5).distance(new).isfinite().all()
+    for clusters in (torch.arange(4), torch.zeros(4), torch.tensor([0, 0, 0, 1])):
+        few = NeighbourDistance.fit(x[:4], clusters, k=5)
+        assert few.distance(new).isfinite().all()
+        assert few.distance(x[:4], is_training=True).isfinite().all()
+
+
+def test_maps_of_a_cluster_are_no_neighbours_of_one_another() -> None:
+    x = normal(8, 3 * 500, 3)
+    clusters = torch.arange(500).repeat_interleave(3)
+    found = NeighbourDistance.fit(x, clusters, k=4).distance(x, is_training=True)
+    scale = x.numpy().std(axis=0, ddof=1)
+    for number in (0, 7, 1025, 1499):
+        others = (clusters != clusters[number]).numpy()
+        away = np.linalg.norm((x.numpy() - x[number].numpy()) / scale, axis=1)
+        assert float(found[number]) == pytest.approx(np.sort(away[others])[3])
+
+
+def test_maps_of_new_clusters_are_usual() -> None:
+    """Of twelve maps that are alike none is the neighbour that a map of a new cluster has."""
+
+    def clumps(seed: int) -> Tensor:
+        return normal(seed, 60, 7).repeat_interleave(12, 0) + 0.15 * normal(seed + 1, 720, 7)
+
+    clusters = torch.arange(60).repeat_interleave(12)
+    novelty = Novelty.fit({"latent": clumps(20)}, torch.arange(720) % 4, clusters, k=5)
+    (gauge,) = (g for g in novelty.gauges if isinstance(g.measure, NeighbourDistance))
+    scores = gauge.score(clumps(30))
+    assert abs(float(scores.median())) < 0.5
+    assert 0.6 < float(scores.std()) < 1.6
 
 
 def views(seed: int, n: int) -> dict[str, Tensor]:
@@ -69,7 +97,7 @@ def test_false_alarms_are_as_rare_as_promised() -> None:
     rates = []
     for seed in range(0, 400, 10):
         classes = torch.arange(200) % 2
-        novelty = Novelty.fit(views(seed, 200), classes, k=5)
+        novelty = Novelty.fit(views(seed, 200), classes, torch.arange(200), k=5)
         known, new = novelty.score(views(seed + 4, 100)), novelty.score(views(seed + 7, 200))
         limit = novelty_threshold(known, torch.arange(100), 0.05)
         rates.append(float((new > limit).double().mean()))
@@ -81,7 +109,7 @@ def test_false_alarms_are_as_rare_as_promised() -> None:
 
 def test_each_distance_sees_what_the_other_misses() -> None:
     classes = torch.arange(400) % 2
-    novelty = Novelty.fit(views(0, 400), classes, k=5)
+    novelty = Novelty.fit(views(0, 400), classes, torch.arange(400), k=5)
     usual = views(50, 300)
     limit = novelty_threshold(novelty.score(usual), torch.arange(300), 0.05)
     hole = {"features": 0.1 * normal(9, 50, 2), "latent": usual["latent"][:50]}
@@ -99,10 +127,10 @@ def test_each_distance_sees_what_the_other_misses() -> None:
 
 def test_scores_do_not_depend_on_units_or_batches() -> None:
     first = views(3, 300)
-    classes = torch.arange(300) % 2
+    classes, clusters = torch.arange(300) % 2, torch.arange(300)
     new = views(6, 40)
-    score = Novelty.fit(first, classes, k=5).score(new)
-    scaled = Novelty.fit({k: 1e3 * v for k, v in first.items()}, classes, k=5)
+    score = Novelty.fit(first, classes, clusters, k=5).score(new)
+    scaled = Novelty.fit({k: 1e3 * v for k, v in first.items()}, classes, clusters, k=5)
     torch.testing.assert_close(scaled.score({k: 1e3 * v for k, v in new.items()}), score)
-    one = Novelty.fit(first, classes, k=5).score({k: v[:1] for k, v in new.items()})
+    one = Novelty.fit(first, classes, clusters, k=5).score({k: v[:1] for k, v in new.items()})
     torch.testing.assert_close(one, score[:1])

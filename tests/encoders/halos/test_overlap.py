@@ -34,9 +34,29 @@ def test_places_lie_along_the_line_between_the_means() -> None:
     # Turning the space changes nothing.
     turn = np.linalg.qr(rng.normal(size=(6, 6)))[0]
     np.testing.assert_allclose(projected(a @ turn, b @ turn)[1], places_b)
-    same = projected(a, a)
-    assert not same[0].any()
-    assert not same[1].any()
+    empty = projected(a[:, :0], b[:, :0])
+    assert [len(places) for places in empty] == [50, 40]
+    assert not np.concatenate(empty).any()
+
+
+def test_equal_means_are_projected_along_the_widest_axis() -> None:
+    rng = np.random.default_rng(2)
+    a = rng.normal(size=(50, 6)) * [1.0, 1.0, 5.0, 1.0, 1.0, 1.0]
+    a[:, 5] = 0.1
+    # The mean of the same points in another order differs in the last bits.
+    for same in (a, a[::-1], a[rng.permutation(50)]):
+        places, others = projected(a, same)
+        assert np.corrcoef(places, a[:, 2])[0, 1] ** 2 > 0.98
+        assert overlap(places, others) == pytest.approx(1.0, abs=1e-5)
+    # Equal means, other widths.
+    wide = a.mean(axis=0) + 10.0 * (a - a.mean(axis=0))
+    assert 0.05 < overlap(*projected(a, wide)) < 0.4
+
+
+def test_a_set_overlaps_wholly_with_itself() -> None:
+    latent = np.random.default_rng(3).normal(size=(80, 7))
+    shares = overlap_with_classes(latent, latent, np.zeros(80, np.int64))
+    assert shares[0] == pytest.approx(1.0, abs=1e-5)
 
 
 def test_foreign_sets_do_not_overlap_and_cross_sections_do_not_count() -> None:

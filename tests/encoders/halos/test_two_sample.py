@@ -78,6 +78,38 @@ def test_equal_sets_are_rejected_as_often_as_the_level_says(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["mmd", "c2st"])
+@pytest.mark.parametrize("maps", [(1, 12), (12, 2)])
+def test_clusters_of_many_and_of_few_maps_are_rejected_as_often(
+    name: str, maps: tuple[int, int]
+) -> None:
+    n_sets, found = 120, []
+    for seed in range(n_sets):
+        rng = np.random.default_rng(500 + seed)
+        one, other = (pair(rng, 16, 6, maps=n) for n in maps)
+        sets = Pair(one.a, other.b, one.clusters_a, other.clusters_b)
+        found.append(run(name, sets, seed, 19).p_value <= 0.1)
+    low, high = binom.ppf([0.005, 0.995], n_sets, 0.1)
+    assert low <= sum(found) <= high
+
+
+def test_as_many_maps_of_each_cluster_are_drawn() -> None:
+    rng = np.random.default_rng(6)
+    a, b = rng.normal(size=(9, 2)), rng.normal(size=(10, 2))
+    sets = Pair(a, b, np.array([5, 5, 5, 2, 2, 2, 2, 9, 9]), np.repeat([2, 7], 5))
+    few = sets.drawn(rng)
+    assert np.unique(few.clusters_a, return_counts=True)[1].tolist() == [2, 2, 2]
+    assert np.unique(few.clusters_b, return_counts=True)[1].tolist() == [2, 2]
+    for values, clusters, all_values, all_clusters in (
+        (few.a, few.clusters_a, a, sets.clusters_a),
+        (few.b, few.clusters_b, b, sets.clusters_b),
+    ):
+        rows = [np.flatnonzero((all_values == value).all(axis=1)) for value in values]
+        assert np.array_equal(all_clusters[np.concatenate(rows)], clusters)
+        assert len({int(row[0]) for row in rows}) == len(values)
+    assert few.drawn(rng) is few
+
+
+@pytest.mark.parametrize("name", ["mmd", "c2st"])
 def test_sets_that_differ_are_told_apart(name: str) -> None:
     sets = pair(np.random.default_rng(3), 40, 30, shift=1.0, maps=2)
     assert run(name, sets, 0).p_value == 1 / 40
