@@ -72,9 +72,9 @@ class Simulation:
         Raises:
             DataFormatError: A text is too long.
         """
-        label = self.labels.get(name)
-        is_text = isinstance(label, np.ndarray) and label.dtype.kind == "U"
-        items = label.tolist() if is_text else label
+        items = self.labels.get(name)
+        if isinstance(items, np.ndarray) and items.dtype.kind == "U":
+            items = items.tolist()
         if not isinstance(items, list | tuple) or len(items) != len(self):
             return None
         if not all(isinstance(item, str) for item in items):
