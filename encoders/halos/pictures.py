@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 from torch import Tensor
@@ -17,6 +19,7 @@ from encoders.pictures import CHANCE, SIZE_INCH, draw_table, empty
 
 Array = NDArray[np.float64]
 Numbers = NDArray[np.int64]
+Place = Literal["upper right", "outside right upper"]
 # Points of a group that are drawn, and axes of the latent space.
 N_POINTS = 500
 N_AXES = 7
@@ -44,7 +47,7 @@ def draw_latents(z: Array, group: Numbers, names: Sequence[str]) -> Figure:
         _points(axes, places, group, len(names))
         axes.set(ylabel=f"second component ({100 * shares[1]:.0f} %)")
     axes.set(xlabel=f"first component ({100 * shares[0]:.0f} % of the variance)")
-    _name_groups(figure, names)
+    _name_groups(figure, names, "outside right upper")
     return figure
 
 
@@ -63,7 +66,7 @@ def draw_corner(z: Array, group: Numbers, names: Sequence[str]) -> Figure:
     panels = figure.subplots(n_axes, n_axes, squeeze=False, sharex="col")
     figure.subplots_adjust(0.07, 0.06, 0.98, 0.98, wspace=0.08, hspace=0.08)
     for row, column in np.ndindex(n_axes, n_axes):
-        axes = panels[row, column]
+        axes: Axes = panels[row, column]  # type: ignore[assignment] # one panel
         axes.tick_params(labelsize="x-small", labelleft=column == 0 < row)
         axes.xaxis.set_major_locator(MaxNLocator(4, prune="both"))
         if row < column:
@@ -77,7 +80,7 @@ def draw_corner(z: Array, group: Numbers, names: Sequence[str]) -> Figure:
             axes.set_xlabel(f"$z_{column}$")
         if column == 0 < row:
             axes.set_ylabel(f"$z_{row}$")
-    _name_groups(figure, names, place="upper right")
+    _name_groups(figure, names, "upper right")
     return figure
 
 
@@ -98,7 +101,7 @@ def draw_cross_sections(
     FigureCanvasAgg(figure)
     panels = figure.subplots(len(names), 1, sharex=True, squeeze=False)[:, 0]
     shown = np.append(found, np.maximum(true[np.isfinite(true)], zero))
-    edges = np.geomspace(shown.min() / 1.1, 1.1 * shown.max(), N_BINS + 1)
+    edges = np.geomspace(shown.min() / 1.1, 1.1 * shown.max(), N_BINS + 1).tolist()
     for number, (axes, name) in enumerate(zip(panels, names, strict=True)):
         mine = found[group == number]
         axes.hist(mine, edges, color=_colour(number), alpha=0.8)
@@ -208,17 +211,19 @@ def _points(axes: Axes, places: Array, group: Numbers, n_groups: int) -> None:
 
 
 def _histograms(axes: Axes, values: Array, group: Numbers, n_groups: int) -> None:
-    edges = np.linspace(values.min(), values.max() + np.finfo(np.float32).tiny, N_BINS + 1)
+    last = values.max() + np.finfo(np.float32).tiny
+    edges = np.linspace(values.min(), last, N_BINS + 1).tolist()
     for number in range(n_groups):
         mine = values[group == number]
         weights = np.full(len(mine), 1.0 / max(len(mine), 1))
         axes.hist(mine, edges, weights=weights, histtype="step", color=_colour(number))
 
 
-def _name_groups(figure: Figure, names: Sequence[str], place: str = "outside right upper") -> None:
-    axes = figure.axes[0]
-    handles = [axes.plot([], [], "o", color=_colour(k))[0] for k in range(len(names))]
-    figure.legend(handles, names, loc=place, markerscale=0.8)
+def _name_groups(figure: Figure, names: Sequence[str], place: Place) -> None:
+    handles = [
+        Line2D([], [], linestyle="", marker="o", color=_colour(k)) for k in range(len(names))
+    ]
+    figure.legend(handles, list(names), loc=place, markerscale=0.8)
 
 
 def _colour(number: int) -> str:

@@ -1,0 +1,1 @@
+"""Cross-sections of dark matter from maps of halos."""
