@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 from torch import Tensor
 from torch.nn.functional import softmax
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
+
+from encoders.metrics import area
 
 Array = NDArray[np.float64]
 
@@ -123,27 +124,6 @@ class Running(Metric):
         """Return `epoch_loss` and `accuracy`, float32."""
         n_right, n_images = self.counts
         return {"epoch_loss": self.loss / n_images, "accuracy": n_right / n_images}
-
-
-def area(scores: Array, is_positive: NDArray[np.bool_]) -> float:
-    """Return the area under the ROC curve: P(score of a positive > score of a negative).
-
-    From the sum of ranks (Hanley & McNeil 1982, doi:10.1148/radiology.143.1.7063747); ties count
-    half.
-
-    Args:
-        scores: (n,).
-        is_positive: (n,).
-
-    Returns:
-        NaN if there are no positives, no negatives, or scores that are not finite.
-    """
-    n_positive = int(is_positive.sum())
-    n_negative = len(scores) - n_positive
-    if not n_positive or not n_negative or not np.isfinite(scores).all():
-        return float("nan")
-    ranks = rankdata(scores)[is_positive].sum()
-    return float((ranks - n_positive * (n_positive + 1) / 2) / (n_positive * n_negative))
 
 
 def auroc_ovr(probabilities: Tensor, labels: Tensor) -> float:

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from scipy import stats
 from torch import Tensor
 
-from encoders.lenses.metrics import Answers, BinnedAccuracy, area, roc_curve
-from encoders.metrics import confusion
+from encoders.lenses.metrics import Answers, BinnedAccuracy, roc_curve
+from encoders.metrics import area, confusion
 
 SIZE_INCH = 4.5
 DPI = 100
