@@ -81,12 +81,12 @@ class Reference(nn.Module):
             stored = state_dict.get(prefix + name)
             if isinstance(stored, Tensor):
                 setattr(self, name, buffer.new_zeros(stored.shape))
-        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)  # type: ignore[misc] # torch's own
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 
 def split_views(values: Tensor, widths: list[int]) -> dict[str, Tensor]:
     """Return views by name from values (n, sum of widths) beside each other; empty ones are out."""
-    parts = values.split(widths, dim=1)
+    parts = torch.split(values, widths, dim=1)
     return {name: part for name, part in zip(VIEWS, parts, strict=True) if part.shape[1]}
 
 

@@ -40,7 +40,8 @@ class Ensemble(LightningModule):
 
     def __init__(self, members: Sequence[HaloModule], names: Sequence[str]) -> None:
         super().__init__()
-        self.members = nn.ModuleList(members)
+        self.members = list(members)
+        self._on_device = nn.ModuleList(members)
         self.judges = [member.judge() for member in members]
         first = members[0]
         for member, name in zip(members, names, strict=True):
@@ -58,7 +59,7 @@ class Ensemble(LightningModule):
         found: dict[str, str] = {}
         for split in ("test", "val", "train"):
             for member in self.members:
-                ids = member.card.get("ids") or {}  # type: ignore[union-attr] # a plain dict
+                ids = member.card.get("ids") or {}
                 found |= dict.fromkeys(ids.get(split, ()), split)
         return found
 
@@ -71,7 +72,7 @@ class Ensemble(LightningModule):
             return torch.zeros(0, n_columns, dtype=torch.float64)
         latents, probabilities, scores = [], [], []
         for member, judge in zip(self.members, self.judges, strict=True):
-            z, p, views = _look(member, maps)  # type: ignore[arg-type] # a HaloModule
+            z, p, views = _look(member, maps)
             latents.append(z)
             probabilities.append(p)
             scores.append(judge.score(views))

@@ -35,7 +35,7 @@ def write_coverage(folder: Path, found: dict[str, Any]) -> list[Path]:
 def draw_cross_sections(new: Table, sets: Table, zero: float) -> Figure:
     """Return how single maps of each set are distributed, and what the set says as a whole.
 
-    Grey: medians of maps that are not flagged; black: 16, 50, 84 % of the population; red: truth.
+    Grey: maps that are not flagged; black: 16, 50, 84 % of the population; red: truth.
 
     Args:
         new: Rows of the table of predictions.
@@ -45,10 +45,7 @@ def draw_cross_sections(new: Table, sets: Table, zero: float) -> Figure:
     figure, axes = _rows_figure(sets)
     for place, (_, value, some) in enumerate(groups(new)):
         medians = np.log10(np.asarray(some["CROSS_SECTION"])[~np.asarray(some["ABSTAIN"])])
-        if len(np.unique(medians)) > 1:
-            parts = axes.violinplot(medians, [place], vert=False, showextrema=False)
-            for body in parts["bodies"]:  # type: ignore[attr-defined] # a list of them
-                body.set_facecolor("0.5")
+        axes.plot(medians, np.full(len(medians), place), "|", color="0.5", alpha=0.3)
         low, middle, high = (
             np.log10(sets[f"CROSS_SECTION{end}"][place]) for end in ("_LOW", "", "_HIGH")
         )

@@ -17,8 +17,10 @@ from inference.results import Form, PartResult, probability_columns, strings
 Numbers = NDArray[np.float64]
 # Columns beside latents and probabilities.
 CROSS_SECTIONS = ("CROSS_SECTION_LOW", "CROSS_SECTION", "CROSS_SECTION_HIGH")
-KNOWN = ("ID", "INDEX", "CLUSTER", "PROJECTION", "SET", "Z_0", *CROSS_SECTIONS, "CLASS", "OOD")
-KNOWN += ("ABSTAIN", "TRUE_CROSS_SECTION", "SPLIT")
+KNOWN = (
+    *("ID", "INDEX", "CLUSTER", "PROJECTION", "SET", "Z_0", *CROSS_SECTIONS),
+    *("CLASS", "OOD", "ABSTAIN", "TRUE_CROSS_SECTION", "SPLIT"),
+)
 FORM = Form(
     "python inference/predict.py predict=halos",
     KNOWN,

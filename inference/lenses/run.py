@@ -20,7 +20,7 @@ from datagen.lenses.format import is_dataset, read_settings
 from datagen.tiles.bands import SCALE_TOLERANCE
 from encoders.lenses.export import plain
 from inference.lenses import evaluation, plots, table
-from inference.lenses.listing import Listing, list_parts
+from inference.lenses.listing import Listing, Part, list_parts
 from inference.lenses.reading import Expected, open_part
 from inference.lenses.settings import LensSettings
 from inference.lenses.table import FORM, Truth
@@ -87,7 +87,9 @@ class LensRun(PartRun):
     lost = "the encoder gave no finite probability"
     form = FORM
     truth_kind = Truth
+    settings: LensSettings
     paths: LensFolder
+    units: list[Part]
 
     def __init__(self, settings: LensSettings, module: LightningModule, checkpoint: str) -> None:
         self.settings = settings

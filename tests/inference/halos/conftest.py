@@ -89,10 +89,10 @@ def shuffled(source: Path, folder: Path) -> None:
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with sets below data/, two encoders of them in one/ and two/.
 
-    `a` trains: 120 halos; `c` has 20 other halos of the same kind, `noise` their pixels.
+    `a` trains: 80 halos; `c` has 20 other halos of the same kind, `noise` their pixels.
     """
     root = tmp_path_factory.mktemp("world")
-    write_set(root / "data/a", n_clusters=120, n_files=2)
+    write_set(root / "data/a", n_clusters=80, n_files=2)
     write_set(root / "data/c", n_clusters=20, n_files=2, SEED=1)
     shuffled(root / "data/c", root / "data/noise")
     splits = {"train": 0.4, "val": 0.4, "test": 0.2}
