@@ -40,7 +40,7 @@ class Classes:
         """Return the target of each class, NaN where unknown."""
         if self.scale is None:
             return np.full(len(self.names), np.nan)
-        return self.scale.scaled(self.cross_sections)
+        return self.scale.forward(self.cross_sections)
 
 
 class Halos:

@@ -1,1 +1,1 @@
-"""Cross-sections of dark matter from maps of halos."""
+"""Cross-sections from maps of halos: parts, one table, populations of sets, evaluation."""

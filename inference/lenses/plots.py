@@ -19,8 +19,8 @@ from encoders.statistics import MAD_TO_SIGMA
 from inference.lenses.evaluation import NO_SUBSTRUCTURE, Evaluation, Sample
 from inference.lenses.listing import Part
 from inference.lenses.reading import Expected, open_part
-from inference.lenses.table import probability_columns
 from inference.pictures import save_png
+from inference.results import probability_columns
 from inference.survey.matching import wilson_interval
 from inference.survey.statistics import Fraction
 
