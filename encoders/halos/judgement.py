@@ -2,52 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from datagen.errors import ConfigError
-from encoders.halos.conformal import coverage_curve, pooled_quantile
-from encoders.halos.novelty import Novelty, novelty_threshold
+from encoders.halos.conformal import coverage_curve, quantile_shift, shifted
+from encoders.halos.judge import Judge
+from encoders.halos.likelihood import interval, quantiles
+from encoders.halos.metrics import Answers
 from encoders.halos.overlap import overlap_with_classes
+from encoders.halos.reference import split_views
 from encoders.halos.samples import Sample
 from encoders.halos.targets import LogScale
 from encoders.metrics import area
 
 Array = NDArray[np.float64]
-VIEW = "latent"
 QUANTILES = (0.16, 0.5, 0.84)
-
-
-@dataclass(frozen=True)
-class JudgeOptions:
-    """How maps are judged; the values stand in `conf/model/base/halos.yaml`.
-
-    Args:
-        level: Share of the maps that intervals shall hold.
-        n_neighbours: Which neighbour among the training maps tells how striking a map is.
-        false_alarms: Share of usual maps that may be called novel.
-
-    Raises:
-        ConfigError: A number is out of range.
-    """
-
-    level: float
-    n_neighbours: int
-    false_alarms: float
-
-    def __post_init__(self) -> None:
-        shares = (self.level, self.false_alarms)
-        if not all(0 < share < 1 for share in shares) or self.n_neighbours < 1:
-            raise ConfigError(
-                "expected callbacks.reports.judge to have level and false_alarms between 0 and 1 "
-                f"and n_neighbours >= 1, but got {self}",
-                str(self),
-            )
 
 
 @dataclass(frozen=True)
@@ -57,26 +32,40 @@ class Trio:
     Args:
         trained: To maps that trained it, some of them.
         validated: To maps that chose its best epoch.
-        tested: To maps that did neither.
+        tested: To maps that did neither, with views.
         scale: From cross-section to the first latent; None where that one has no such meaning.
+        judge: What follows from the validation maps.
     """
 
     trained: Sample
     validated: Sample
     tested: Sample
     scale: LogScale | None
+    judge: Judge
 
     def intervals(self, levels: Sequence[float]) -> tuple[Array, Array]:
-        """Return the ends of intervals of the tested maps on the first latent axis (levels, n).
+        """Return the ends of calibrated intervals of the tested maps, t at each level (levels, n).
 
-        They are as wide on both sides as the errors on validation maps are at each level.
+        See `Judge`, whose own interval has one level.
         """
         answers = self.validated.answers
         is_known = answers.targets.isfinite()
-        errors = (answers.z[:, 0] - answers.targets)[is_known].abs().numpy()
-        halo = self.validated.halo[is_known.numpy()]
-        widths = np.array([pooled_quantile(errors, halo, level) for level in levels])[:, None]
-        return self.tested.z[:, 0] - widths, self.tested.z[:, 0] + widths
+        known, halo = answers.targets[is_known].numpy(), self.validated.halo[is_known.numpy()]
+        usual = self._ends(answers.z[is_known, 0].numpy(), levels)
+        asked = self._ends(self.tested.z[:, 0], levels)
+        ends = np.empty((2, *asked[0].shape))
+        for k, level in enumerate(levels):
+            shift = quantile_shift(known, usual[0][k], usual[1][k], halo, level)
+            ends[:, k] = shifted(asked[0][k], asked[1][k], shift)
+        return ends[0], ends[1]
+
+    def _ends(self, first: Array, levels: Sequence[float]) -> tuple[Array, Array]:
+        """Return quantiles of t for z_0 (n,), as many beyond them as between, (levels, n) each."""
+        assert self.judge.likelihood is not None
+        below = [0.5 * (1.0 - level) for level in levels]
+        both = [*below, *(1.0 - share for share in below)]
+        found = quantiles(self.judge.likelihood.log(first), both).T
+        return found[: len(below)], found[len(below) :]
 
 
 @dataclass(frozen=True)
@@ -105,19 +94,15 @@ class Judged:
         return np.asarray(self.novelty > self.threshold)
 
 
-def judge(trio: Trio, options: JudgeOptions) -> Judged:
+def judge(trio: Trio) -> Judged:
     """Return what an encoder says of the tested maps."""
-    places = np.full((3, len(trio.tested)), np.nan)
-    if trio.scale is not None:
-        low, high = trio.intervals([options.level])
-        places = trio.scale.cross_section(np.stack((trio.tested.z[:, 0], low[0], high[0])))
-    measure = Novelty.fit(_view(trio.trained), trio.trained.answers.classes, options.n_neighbours)
-    usual = measure.score(_view(trio.validated))
-    halo = torch.from_numpy(trio.validated.halo)
-    threshold = novelty_threshold(usual, halo, options.false_alarms)
-    novelty = measure.score(_view(trio.tested)).numpy()
-    overlaps = group_overlaps(trio.tested, trio.trained)
-    return Judged(places[0], places[1], places[2], novelty, threshold, overlaps)
+    sample, likelihood = trio.tested, trio.judge.likelihood
+    found = np.full((len(sample), 3), np.nan)
+    if trio.scale is not None and likelihood is not None:
+        found = trio.scale.inverse(interval(likelihood.log(sample.z[:, 0]), trio.judge.shift))
+    novelty = trio.judge.score(_views(sample.answers)).numpy()
+    overlaps = group_overlaps(sample, trio.trained)
+    return Judged(found[:, 1], found[:, 0], found[:, 2], novelty, trio.judge.threshold, overlaps)
 
 
 def group_overlaps(sample: Sample, trained: Sample) -> Array:
@@ -167,7 +152,7 @@ def coverage_by_set(trio: Trio, levels: Sequence[float]) -> dict[str, Array]:
     """Return share and error (levels, 2) of the tested maps of each set that intervals hold."""
     assert trio.scale is not None
     sample, found = trio.tested, {}
-    truth = trio.scale.scaled(sample.cross_section)
+    truth = trio.scale.forward(sample.cross_section)
     low, high = trio.intervals(levels)
     for number, one in enumerate(sample.sets):
         mine = (sample.answers.sets.numpy() == number) & np.isfinite(truth)
@@ -185,8 +170,10 @@ def novelty_by_set(sample: Sample, novelty: Array) -> tuple[Array, dict[str, Arr
     return novelty[~sample.is_held_out], {sample.sets[k].name: novelty[sets == k] for k in numbers}
 
 
-def _view(sample: Sample) -> Mapping[str, torch.Tensor]:
-    return {VIEW: sample.answers.z}
+def _views(answers: Answers) -> dict[str, Tensor]:
+    assert answers.views is not None
+    widths = [answers.z.shape[1], *answers.widths]
+    return split_views(torch.cat((answers.z, answers.views), dim=1), widths)
 
 
 def _cross_section_figures(

@@ -192,7 +192,7 @@ class HaloModule(LightningModule):
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Collect the answers to a batch."""
-        self._collect(batch, self.test_answers)
+        self._collect(batch, self.test_answers, has_views=True)
 
     def on_test_epoch_end(self) -> None:
         """Log the figures."""

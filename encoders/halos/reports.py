@@ -20,7 +20,6 @@ from encoders.halos import pictures
 from encoders.halos.data import HalosDataModule, HalosDataset
 from encoders.halos.judgement import (
     Judged,
-    JudgeOptions,
     Trio,
     coverage_by_set,
     group_rows,
@@ -29,10 +28,8 @@ from encoders.halos.judgement import (
 )
 from encoders.halos.metrics import Answers, Collected
 from encoders.halos.module import HaloModule
-from encoders.halos.objective import OF_TARGETS
 from encoders.halos.saliency import saliency
 from encoders.halos.samples import Sample
-from encoders.halos.targets import LogScale
 from encoders.pictures import draw_confusion, draw_history
 from encoders.reports import RunReports, write_arrays
 
@@ -61,7 +58,6 @@ class HaloReports(RunReports):
         every_n_validations: Draw pictures for TensorBoard after each n-th validation.
         n_trained: Training maps with which tested maps are compared.
         n_salient: Maps of each group over which saliency is a mean.
-        judge: `level`, `n_neighbours` and `false_alarms`, see `JudgeOptions`.
     """
 
     def __init__(
@@ -70,11 +66,9 @@ class HaloReports(RunReports):
         every_n_validations: int,
         n_trained: int,
         n_salient: int,
-        judge: Mapping[str, Any],
     ) -> None:
         super().__init__(folder, every_n_validations)
         self.n_trained, self.n_salient = n_trained, n_salient
-        self.options = JudgeOptions(**judge)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the splits."""
@@ -121,21 +115,22 @@ class HaloReports(RunReports):
         samples = [Sample.of(data.halos, answers_to(module, data, split, n_maps))
                    for split, n_maps in (("train", self.n_trained), ("val", None))]  # fmt: skip
         tested = Sample.of(data.halos, module.tested)
-        trio = Trio(samples[0], samples[1], tested, scale_of(module))
-        judged = judge(trio, self.options)
+        scale = module.scale if module.has_axis else None
+        trio = Trio(samples[0], samples[1], tested, scale, module.judge())
+        judged = judge(trio)
         content: dict[str, Any] = _logged(trainer, "test")
         content |= {name: module.card[name] for name in ABOUT}
         content |= {"temperature": float(module.temperature), "threshold": judged.threshold}
         content["groups"] = group_rows(trio, judged)
         write_json(self.path(trainer, "test.json"), plain(content))
         write_arrays(self.path(trainer, "predictions.npz"), _arrays(module, tested, judged))
-        drawn = _draw(module, tested) | self._saliency(trainer, module, "test")
+        drawn = _draw(module, tested, judged) | self._saliency(trainer, module, "test")
         for name, figure in (drawn | _draw_judged(trio, judged)).items():
             self.save(trainer, name, figure)
 
     def _saliency(self, trainer: Trainer, module: HaloModule, split: str) -> dict[str, Figure]:
         """Return the picture of saliency by its name; none where z_0 has no meaning."""
-        if scale_of(module) is None or not self.n_salient:
+        if not module.has_axis or not self.n_salient:
             return {}
         data = _data(trainer)
         answers = module.validated if split == "val" else module.tested
@@ -180,11 +175,6 @@ def answers_to(
     return collected.answers()
 
 
-def scale_of(module: HaloModule) -> LogScale | None:
-    """Return the scale of the first latent; None where no loss gives it a meaning."""
-    return module.scale if set(OF_TARGETS) & module.objective.weights.keys() else None
-
-
 def plain(value: Any) -> Any:  # noqa: ANN401 - any content of a JSON file
     """Return content of a JSON file with None for numbers that are not finite."""
     if isinstance(value, Mapping):
@@ -194,8 +184,9 @@ def plain(value: Any) -> Any:  # noqa: ANN401 - any content of a JSON file
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _draw(module: HaloModule, sample: Sample) -> dict[str, Figure]:
-    groups, scale = sample.groups, scale_of(module)
+def _draw(module: HaloModule, sample: Sample, judged: Judged | None = None) -> dict[str, Figure]:
+    """Return pictures of answers; without a judge the first latent tells the cross-section."""
+    groups = sample.groups
     drawn = {
         "latents": pictures.draw_latents(sample.z, groups.number, groups.names),
         "corner": pictures.draw_corner(sample.z, groups.number, groups.names),
@@ -206,8 +197,10 @@ def _draw(module: HaloModule, sample: Sample) -> dict[str, Figure]:
         p = torch.softmax(answers.logits[is_labelled], dim=1)
         classes = module.card["classes"]
         drawn["confusion"] = draw_confusion(p, answers.classes[is_labelled], classes)
-    if scale is not None:
-        found = scale.cross_section(sample.z[:, 0])
+    if module.has_axis:
+        scale = module.scale
+        assert scale is not None
+        found = scale.inverse(sample.z[:, 0]) if judged is None else judged.cross_section
         true = groups.cross_sections
         drawn["cross_sections"] = pictures.draw_cross_sections(
             found, groups.number, groups.names, true, scale.zero
