@@ -3,14 +3,16 @@
 Usage: python benchmarks/halo_training.py [--folder demo/halos] [--epochs 40] [--seeds 3]
 
 Rows: LDA on radial profiles, the reference recipe (its 150 epochs, and as many as our CPU time
-allows), ours, and ours without each of its parts. All see the same halos of suite a; suites of other
-cross-sections, other feedback, heavier halos and noise are only tested. Simulates what is missing.
+allows), ours, and ours without each of its parts. All see the same halos of suite a; suites of
+other cross-sections, other feedback, heavier halos and noise are only tested. What is missing is
+simulated. Columns: CPU-seconds of a training with its test; accuracy of the classes, rmse [dex] and
+coverage of the 68 % intervals in suite a; error of the median [dex] at 0.2 cm2/g, which no training
+saw; rmse [dex] with other feedback; area under the ROC curve of noise and of the heavier halos.
 """
 
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import resource
 import subprocess
@@ -22,13 +24,13 @@ from typing import Any
 
 import numpy as np
 
-ROOT = Path(__file__).resolve().parents[1]
 if __name__ == "__main__":
-    sys.path[0] = str(ROOT)
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from benchmarks.halos import lda_accuracy, profiles
 from datagen.halos.format import map_files, read_maps, read_truth, truth_of
 
+ROOT = Path(__file__).resolve().parents[1]
 # Suites by folder: preset and what is changed; all with the halos of one seed but the last two.
 SUITES = {
     "a": ("a", []),
@@ -38,6 +40,7 @@ SUITES = {
     "b": ("b", ["data_gen.seed=1"]),
     "noise": ("noise", ["data_gen.seed=1"]),
 }
+COLUMNS = ("rmse", "cover", "0.2", "agn", "noise", "b")
 REFERENCE_EPOCHS = 150
 OURS = ["model=compact_polar"]
 REFERENCE = ["model=compact_reduced", "recipe=reference", "model.network.encoder.padding=1"]
@@ -89,8 +92,8 @@ def main() -> None:
     parser.add_argument("--n-jobs", type=int, default=1, help="processes that simulate")
     budget = Budget(**vars(parser.parse_args()))
     simulate(budget)
-    print(f"{'':34} {'epochs':>6} {'CPU-s':>7} {'accuracy':>15} {'rmse':>6} ", end="")
-    print(f"{'cover':>6} {'0.2':>6} {'noise':>6} {'b':>6}")
+    print(f"{'':34} {'epochs':>6} {'CPU-s':>7} {'accuracy':>16} ", end="")
+    print(" ".join(f"{name:>8}" for name in COLUMNS))
     low = lda(budget)
     print(f"{'LDA on radial profiles':34} {'':6} {'':7} {np.mean(low):7.3f} +- {np.std(low):.3f}")
     ours = measure("ours", OURS, budget.epochs, budget)
@@ -118,8 +121,8 @@ def lda(budget: Budget) -> list[float]:
     paths = map_files(budget.folder / "a")
     maps = np.concatenate([read_maps(path)[:, :1] for path in paths])
     truths = [read_truth(truth_of(path)) for path in paths]
-    sigma, cluster = (np.concatenate([np.asarray(truth[name], dtype) for truth in truths])
-                      for name, dtype in (("CROSS_SECTION", float), ("CLUSTER", np.int64)))  # fmt: skip
+    sigma = np.concatenate([np.asarray(truth["CROSS_SECTION"], float) for truth in truths])
+    cluster = np.concatenate([np.asarray(truth["CLUSTER"], np.int64) for truth in truths])
     labels = np.unique(sigma, return_inverse=True)[1].astype(np.int64)
     features = profiles(maps)
     return [lda_accuracy(features, labels, cluster, seed) for seed in range(budget.seeds)]
@@ -133,10 +136,9 @@ def measure(name: str, overrides: Sequence[str], epochs: int, budget: Budget) ->
         rows.append(train(name, overrides, epochs, seed, budget))
         spent.append(cpu_seconds() - before)
     accuracy = [row["accuracy"] for row in rows]
-    figures = [mean([row[key] for row in rows])
-               for key in ("rmse_dex", "covered", "bias", "noise", "b")]  # fmt: skip
+    figures = [mean([row[key] for row in rows]) for key in COLUMNS]
     print(f"{name:34} {epochs:6d} {np.mean(spent):7.1f} {mean(accuracy):7.3f} +- ", end="")
-    print(f"{np.std(accuracy):.3f}", " ".join(f"{value:6.3f}" for value in figures))
+    print(f"{np.std(accuracy):.3f}", " ".join(f"{value:8.3f}" for value in figures))
     return float(np.mean(spent))
 
 
@@ -163,20 +165,20 @@ def figures_of(found: dict[str, Any]) -> dict[str, float]:
         rows = [row for row in groups if row["set"] == suite]
         return mean([row[key] for row in rows if sigma in (None, row["cross_section"])])
 
-    squares = [row["rmse_dex"] ** 2 for row in groups if row["set"] == "a" and row["rmse_dex"]]
-    return {
-        "accuracy": found["accuracy"],
-        "rmse_dex": mean(squares) ** 0.5,
-        "covered": over("a", "covered"),
-        "bias": over("between", "bias_dex", 0.2),
-        "noise": over("noise", "auroc"),
-        "b": over("b", "auroc"),
-    }
+    figures = (
+        over("a", "rmse_dex"),
+        over("a", "covered"),
+        over("between", "bias_dex", 0.2),
+        mean([over("agn_minus", "rmse_dex"), over("agn_plus", "rmse_dex")]),
+        over("noise", "auroc"),
+        over("b", "auroc"),
+    )
+    return {"accuracy": found["accuracy"], **dict(zip(COLUMNS, figures, strict=True))}
 
 
 def mean(values: Sequence[float | None]) -> float:
     """Return the mean of the values that there are; NaN without any."""
-    known = [value for value in values if value is not None]
+    known = [value for value in values if value is not None and np.isfinite(value)]
     return float(np.mean(known)) if known else float("nan")
 
 
@@ -194,8 +196,8 @@ def cpu_seconds() -> float:
 
 
 def _last_of_each(overrides: Sequence[str]) -> list[str]:
-    pairs = [override.split("=", 1) for override in overrides]
-    return list(itertools.starmap("{}={}".format, dict(pairs).items()))
+    chosen = dict(override.split("=", 1) for override in overrides)
+    return [f"{key}={value}" for key, value in chosen.items()]
 
 
 if __name__ == "__main__":
