@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 from torch import Tensor
 
+Array = NDArray[np.float64]
 N_CALIBRATION_BINS = 15
 
 
@@ -37,7 +38,7 @@ def calibration_error(probabilities: Tensor, labels: Tensor) -> float:
     return float(gap.abs().sum() / max(1, len(labels)))
 
 
-def area(scores: NDArray[np.float64], is_positive: NDArray[np.bool_]) -> float:
+def area(scores: Array, is_positive: NDArray[np.bool_]) -> float:
     """Return the area under the ROC curve: P(score of a positive > score of a negative).
 
     From the sum of ranks (Hanley & McNeil 1982, doi:10.1148/radiology.143.1.7063747); ties count
@@ -56,3 +57,18 @@ def area(scores: NDArray[np.float64], is_positive: NDArray[np.bool_]) -> float:
         return float("nan")
     ranks = rankdata(scores)[is_positive].sum()
     return float((ranks - n_positive * (n_positive + 1) / 2) / (n_positive * n_negative))
+
+
+def roc_curve(scores: Array, is_positive: NDArray[np.bool_]) -> tuple[Array, Array]:
+    """Return false and true positive rates over falling thresholds, from (0, 0) to (1, 1).
+
+    Args:
+        scores: (n,).
+        is_positive: (n,).
+    """
+    order = np.argsort(-scores, kind="stable")
+    # Images of equal score are passed together.
+    last = np.flatnonzero(np.diff(scores[order], append=-np.inf) != 0)
+    hits = np.concatenate(([0], np.cumsum(is_positive[order])[last]))
+    misses = np.concatenate(([0], np.cumsum(~is_positive[order])[last]))
+    return misses / max(1, misses[-1]), hits / max(1, hits[-1])

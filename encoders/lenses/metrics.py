@@ -153,21 +153,6 @@ def _mean(areas: list[float]) -> float:
     return float(np.mean(defined)) if defined else float("nan")
 
 
-def roc_curve(scores: Array, is_positive: NDArray[np.bool_]) -> tuple[Array, Array]:
-    """Return false and true positive rates over falling thresholds, from (0, 0) to (1, 1).
-
-    Args:
-        scores: (n,).
-        is_positive: (n,).
-    """
-    order = np.argsort(-scores, kind="stable")
-    # Images of equal score are passed together.
-    last = np.flatnonzero(np.diff(scores[order], append=-np.inf) != 0)
-    hits = np.concatenate(([0], np.cumsum(is_positive[order])[last]))
-    misses = np.concatenate(([0], np.cumsum(~is_positive[order])[last]))
-    return misses / max(1, misses[-1]), hits / max(1, hits[-1])
-
-
 @dataclass(frozen=True)
 class BinnedAccuracy:
     """Accuracy in bins of Delta chi2.

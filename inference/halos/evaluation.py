@@ -45,7 +45,7 @@ def evaluate(new: Table, ensemble: Ensemble) -> Figures:
         maps that are flagged, and AUROC of OOD against the maps of the sets of the training.
     """
     sets = np.asarray(new["SET"])
-    is_like = np.isin(sets, list(ensemble.card.get("sets") or ()))
+    is_like = np.isin(sets, ensemble.trained_sets())
     names = np.unique(sets).tolist()
     return {
         "of_training": figures_of(new[is_like], ensemble),

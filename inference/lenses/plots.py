@@ -12,8 +12,9 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from encoders.lenses.metrics import BinnedAccuracy
-from encoders.lenses.pictures import CHANCE, draw_confusion, draw_detectability, draw_roc
+from encoders.lenses.pictures import draw_detectability, draw_roc
 from encoders.metrics import N_CALIBRATION_BINS
+from encoders.pictures import CHANCE, draw_confusion
 from encoders.statistics import MAD_TO_SIGMA
 from inference.lenses.evaluation import NO_SUBSTRUCTURE, Evaluation, Sample
 from inference.lenses.listing import Part

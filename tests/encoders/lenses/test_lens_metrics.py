@@ -22,9 +22,8 @@ from encoders.lenses.metrics import (
     accuracy_by_delta_chi2,
     auroc_ovo,
     auroc_ovr,
-    roc_curve,
 )
-from encoders.metrics import accuracy, area, calibration_error, confusion
+from encoders.metrics import accuracy, area, calibration_error, confusion, roc_curve
 
 
 @pytest.fixture
