@@ -110,7 +110,7 @@ def judge(trio: Trio, options: JudgeOptions) -> Judged:
     places = np.full((3, len(trio.tested)), np.nan)
     if trio.scale is not None:
         low, high = trio.intervals([options.level])
-        places = trio.scale.cross_section(np.stack((trio.tested.z[:, 0], low[0], high[0])))
+        places = trio.scale.inverse(np.stack((trio.tested.z[:, 0], low[0], high[0])))
     measure = Novelty.fit(_view(trio.trained), trio.trained.answers.classes, options.n_neighbours)
     usual = measure.score(_view(trio.validated))
     halo = torch.from_numpy(trio.validated.halo)
@@ -167,7 +167,7 @@ def coverage_by_set(trio: Trio, levels: Sequence[float]) -> dict[str, Array]:
     """Return share and error (levels, 2) of the tested maps of each set that intervals hold."""
     assert trio.scale is not None
     sample, found = trio.tested, {}
-    truth = trio.scale.scaled(sample.cross_section)
+    truth = trio.scale.forward(sample.cross_section)
     low, high = trio.intervals(levels)
     for number, one in enumerate(sample.sets):
         mine = (sample.answers.sets.numpy() == number) & np.isfinite(truth)

@@ -207,7 +207,7 @@ def _draw(module: HaloModule, sample: Sample) -> dict[str, Figure]:
         classes = module.card["classes"]
         drawn["confusion"] = draw_confusion(p, answers.classes[is_labelled], classes)
     if scale is not None:
-        found = scale.cross_section(sample.z[:, 0])
+        found = scale.inverse(sample.z[:, 0])
         true = groups.cross_sections
         drawn["cross_sections"] = pictures.draw_cross_sections(
             found, groups.number, groups.names, true, scale.zero
