@@ -37,7 +37,7 @@ def draw_history(
         for split, row in rows.items():
             axes.plot(epochs, row, marker=".", label=split, color=f"C{splits.index(split)}")
         axes.set(xlabel="epoch", ylabel=name)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.legend()
     return figure
 

@@ -68,7 +68,7 @@ def draw_corner(z: Array, group: Numbers, names: Sequence[str]) -> Figure:
     for row, column in np.ndindex(n_axes, n_axes):
         axes: Axes = panels[row, column]  # type: ignore[assignment] # one panel
         axes.tick_params(labelsize="x-small", labelleft=column == 0 < row)
-        axes.xaxis.set_major_locator(MaxNLocator(4, prune="both"))
+        axes.xaxis.set_major_locator(MaxNLocator(3, prune="both"))
         if row < column:
             axes.set_axis_off()
         elif row == column:

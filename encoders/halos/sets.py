@@ -99,11 +99,6 @@ def parse_sets(sets: Mapping[str, Any]) -> list[Wanted]:
     return found
 
 
-def learned_names(sets: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Return the names of the sets of a card that are more than tested."""
-    return [name for name, one in sets.items() if one["labels"] != HELD_OUT]
-
-
 @dataclass(frozen=True)
 class MapSet:
     """The chosen maps of a set; pixels are read later.

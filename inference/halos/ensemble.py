@@ -15,6 +15,7 @@ from datagen.errors import CheckpointError
 from encoders.halos.likelihood import interval
 from encoders.halos.module import HaloModule
 from encoders.halos.reference import VIEWS
+from encoders.halos.sets import HELD_OUT
 from encoders.halos.targets import LogScale
 from inference.part_data import Batch
 
@@ -62,6 +63,12 @@ class Ensemble(LightningModule):
                 ids = member.card.get("ids") or {}
                 found |= dict.fromkeys(ids.get(split, ()), split)
         return found
+
+    def trained_sets(self) -> list[str]:
+        """Return the folders of the sets that the first member was trained on."""
+        sets: Mapping[str, Mapping[str, Any]] = self.card.get("sets") or {}
+        known = {name: one for name, one in sets.items() if one.get("labels") != HELD_OUT}
+        return [one.get("folder") or name for name, one in known.items()]
 
     def predict_step(self, batch: Batch, batch_idx: int = 0) -> Tensor:
         """Return latents, first latents of further members, probabilities and score (B, D)."""

@@ -11,7 +11,6 @@ from astropy.table import Table
 from numpy.typing import NDArray
 
 from encoders.halos.conformal import coverage
-from encoders.halos.sets import learned_names
 from encoders.halos.targets import LogScale
 from encoders.metrics import area
 from inference.halos.ensemble import Ensemble
@@ -46,7 +45,7 @@ def evaluate(new: Table, ensemble: Ensemble) -> Figures:
         maps that are flagged, and AUROC of OOD against the maps of the sets of the training.
     """
     sets = np.asarray(new["SET"])
-    is_like = np.isin(sets, learned_names(ensemble.card.get("sets") or {}))
+    is_like = np.isin(sets, ensemble.trained_sets())
     names = np.unique(sets).tolist()
     return {
         "of_training": figures_of(new[is_like], ensemble),

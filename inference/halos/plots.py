@@ -10,6 +10,7 @@ from astropy.table import Table
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from encoders.halos.pictures import draw_novelty
 from inference.halos.ensemble import Ensemble
 from inference.halos.sets import groups
 from inference.pictures import save_png
@@ -20,10 +21,11 @@ LINE: dict[str, Any] = {"color": "0.6", "linestyle": "--", "linewidth": 1}
 
 def write_sets(folder: Path, new: Table, sets: Table, ensemble: Ensemble) -> list[Path]:
     """Write the pictures of sets as PNG; return their names."""
-    drawn = {"novelty": draw_novelty(new, ensemble.threshold)}
+    drawn = {"novelty": novelty_of(new, ensemble)}
     if ensemble.scale is not None:
         drawn["cross_sections"] = draw_cross_sections(new, sets, ensemble.scale.zero)
-    return [save_png(folder / f"{name}.png", figure) for name, figure in drawn.items()]
+    made = {name: figure for name, figure in drawn.items() if figure is not None}
+    return [save_png(folder / f"{name}.png", figure) for name, figure in made.items()]
 
 
 def write_coverage(folder: Path, found: dict[str, Any]) -> list[Path]:
@@ -57,19 +59,19 @@ def draw_cross_sections(new: Table, sets: Table, zero: float) -> Figure:
     return figure
 
 
-def draw_novelty(new: Table, threshold: float) -> Figure:
-    """Return which share of the maps of each set has a greater score, and the threshold."""
-    figure = Figure(figsize=(5, 3.5), layout="constrained")
-    axes = figure.subplots()
-    for name in np.unique(np.asarray(new["SET"])):
-        scores = np.sort(np.asarray(new["OOD"])[np.asarray(new["SET"]) == name])
-        axes.step(scores, 1.0 - np.arange(len(scores)) / len(scores), label=str(name))
-    if threshold < np.abs(new["OOD"]).max() * 1e3:  # else nothing is flagged
-        axes.axvline(threshold, **LINE)
-    axes.set_xscale("symlog")
-    axes.set(xlabel="OOD (beyond the line: flagged)", ylabel="share of maps above", ylim=(0, 1.02))
-    axes.legend(fontsize="small")
-    return figure
+def novelty_of(new: Table, ensemble: Ensemble) -> Figure | None:
+    """Return what is flagged of other sets against maps like those of the training, if both are.
+
+    Args:
+        new: Rows of the table of predictions.
+        ensemble: The encoders.
+    """
+    sets, scores = np.asarray(new["SET"]), np.asarray(new["OOD"], np.float64)
+    is_usual = np.isin(sets, ensemble.trained_sets())
+    other = {str(name): scores[sets == name] for name in np.unique(sets[~is_usual])}
+    if not other or not is_usual.any():
+        return None
+    return draw_novelty(scores[is_usual], other, ensemble.threshold)
 
 
 def draw_coverage(known: list[dict[str, Any]], level: float = 0.68) -> Figure:

@@ -210,7 +210,6 @@ def test_halos_that_trained_are_told_from_new_ones(
     ("key", "value", "message"),
     [
         ("channels", ["xray"], r"with channels = xray, but set c .* has channels = mass,stars; "),
-        ("side", 32, r"with side \[px\] = 32, but set c .* has side \[px\] = 16"),
         ("pixel_scale", 10.0, r"with pixel_scale \[kpc/px\] = 10\.0, but .* = 20\.0"),
         ("units", ["Msun pc-2"], r"with unit of mass = Msun pc-2, but .* = Msun kpc-2"),
     ],
@@ -223,9 +222,16 @@ def test_an_encoder_of_other_maps_is_refused(
     save_torch(tmp_path / "other.ckpt", content)
     with pytest.raises(CheckpointError, match=message):
         predict(weight_save_path=str(tmp_path / "other.ckpt"), sets=["c"])
-    if key != "channels":  # members would not load
+    if key != "channels":  # its weights would be asked for first
         with pytest.raises(CheckpointError, match=rf"expected {key} = .* in all .*other\.ckpt has"):
             predict(ensemble=[str(tmp_path / "other.ckpt")])
+
+
+def test_maps_of_another_side_are_refused(tmp_path: Path, predict: Predict) -> None:
+    write_set(tmp_path / "data/d", n_clusters=1, n_files=1, side=20)
+    message = r"with side \[px\] = 16, but set d in .* has side \[px\] = 20; choose the encoder"
+    with pytest.raises(CheckpointError, match=message):
+        predict(cached_data_path=str(tmp_path / "data"), sets=["d"])
 
 
 def test_sets_that_are_missing_are_named(world: Path, tmp_path: Path, predict: Predict) -> None:
