@@ -58,6 +58,7 @@ class HaloReports(RunReports):
         every_n_validations: Draw pictures for TensorBoard after each n-th validation.
         n_trained: Training maps with which tested maps are compared.
         n_salient: Maps of each group over which saliency is a mean.
+        draws: Whether there are pictures, or tables alone.
     """
 
     def __init__(
@@ -66,9 +67,10 @@ class HaloReports(RunReports):
         every_n_validations: int,
         n_trained: int,
         n_salient: int,
+        draws: bool,
     ) -> None:
         super().__init__(folder, every_n_validations)
-        self.n_trained, self.n_salient = n_trained, n_salient
+        self.n_trained, self.n_salient, self.draws = n_trained, n_salient, draws
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the splits."""
@@ -92,13 +94,15 @@ class HaloReports(RunReports):
 
     def draw_validation(self, trainer: Trainer, module: Any) -> dict[str, Figure]:  # noqa: ANN401
         """Return latents, confusion, cross-sections and saliency."""
+        if not self.draws:
+            return {}
         return _draw(module, Sample.of(_data(trainer).halos, module.validated)) | (
             self._saliency(trainer, module, "val")
         )
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw the history."""
-        if not trainer.is_global_zero or not self.history:
+        if not trainer.is_global_zero or not self.history or not self.draws:
             return
         values: dict[str, dict[str, list[float]]] = {"loss": {}}
         for name in sorted(set(self._names()) - {"epoch"}):
@@ -124,6 +128,8 @@ class HaloReports(RunReports):
         content["groups"] = group_rows(trio, judged)
         write_json(self.path(trainer, "test.json"), plain(content))
         write_arrays(self.path(trainer, "predictions.npz"), _arrays(module, tested, judged))
+        if not self.draws:
+            return
         drawn = _draw(module, tested, judged) | self._saliency(trainer, module, "test")
         for name, figure in (drawn | _draw_judged(trio, judged)).items():
             self.save(trainer, name, figure)

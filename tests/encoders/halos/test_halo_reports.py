@@ -27,7 +27,8 @@ Reported = tuple[Path, dict[str, float]]
 @pytest.fixture(scope="module")
 def reported(compose_halos: Callable[..., DictConfig]) -> Reported:
     """Return the folder of a training that holds set c out, and its figures."""
-    cfg = compose_halos("+data.sets={c: held_out}", "logger=tensorboard", "data.batch_size=64")
+    more = ["logger=tensorboard", "callbacks.reports.draws=true", "data.batch_size=64"]
+    cfg = compose_halos("+data.sets={c: held_out}", *more)
     metrics = train(cfg)
     return Path(cfg.paths.log_dir) / str(cfg.task_name) / "runs/manual", metrics
 
