@@ -92,6 +92,11 @@ class HaloRun(PartRun):
         self.units = list_parts(folders, settings.split)
         check_run(self.paths, self.run, settings.overwrite)
         check_writable(self.paths.root)
+        if not ensemble.can_flag:
+            log.warning(
+                "no map will be flagged: the encoder has too few validation clusters for a rate of "
+                "false alarms; train with more halos (data_gen.nfiles)"
+            )
 
     def batches(self) -> Batches:
         """Return how parts become batches."""
