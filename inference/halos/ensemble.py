@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from datagen.errors import CheckpointError
+from encoders.halos.judge import NEVER
 from encoders.halos.likelihood import interval
 from encoders.halos.module import HaloModule
 from encoders.halos.reference import VIEWS
@@ -48,11 +49,15 @@ class Ensemble(LightningModule):
         for member, name in zip(members, names, strict=True):
             _check_like(first, member, name)
         self.card: Mapping[str, Any] = first.card
-        self.classes = tuple(first.card["classes"])
+        # Some networks tell no classes apart, whatever their data know of them.
+        empty = torch.zeros(1, len(first.card["channels"]), *(2 * [int(first.card["side"])]))
+        has_classes = _look(first, empty)[1].shape[1] > 0
+        self.classes = tuple(first.card["classes"]) if has_classes else ()
         self.reference = first.reference
         self.scale: LogScale | None = first.scale if first.has_axis else None
         self.n_latent = int(first.reference.widths[0])
         self.threshold = float(np.mean([judge.threshold for judge in self.judges]))
+        self.can_flag = all(judge.threshold < NEVER for judge in self.judges)
         self._shift = float(np.mean([judge.shift for judge in self.judges]))
 
     def split_of(self) -> dict[str, str]:

@@ -71,7 +71,7 @@ def figures_of(some: Table, ensemble: Ensemble) -> Figures:
     found |= dict.fromkeys(("accuracy", "rmse_dex", "bias_dex", "coverage", "coverage_error"))
     place = _places(truth, ensemble)
     has_class = place >= 0
-    if has_class.any():
+    if ensemble.classes and has_class.any():
         names = np.asarray(ensemble.classes)[place[has_class]]
         found["accuracy"] = float((np.asarray(some["CLASS"])[has_class] == names).mean())
     if ensemble.scale is None or not is_known.any():

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from astropy.table import Table
 from numpy.typing import NDArray
 
@@ -92,6 +93,11 @@ class HaloRun(PartRun):
         self.units = list_parts(folders, settings.split)
         check_run(self.paths, self.run, settings.overwrite)
         check_writable(self.paths.root)
+        if not ensemble.can_flag:
+            log.warning(
+                "no map will be flagged: the encoder has too few validation clusters for a rate of "
+                "false alarms; train with more halos (data_gen.nfiles)"
+            )
 
     def batches(self) -> Batches:
         """Return how parts become batches."""
@@ -144,6 +150,8 @@ def load_ensemble(settings: HaloSettings) -> tuple[Ensemble, str]:
         DataNotFoundError: One is missing.
         CheckpointError: One is corrupt, of another task, or does not fit the others.
     """
+    # Launchers divide the cores among ranks, and what a judge is fitted to depends on threads.
+    torch.set_num_threads(settings.n_threads)
     names = [settings.weight_save_path, *settings.ensemble]
     loaded = [load_with_sha256(Path(name), "halos") for name in names]
     members: list[Any] = [module for module, _ in loaded]

@@ -38,18 +38,19 @@ def hparams(card: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def fitted(data: HalosDataModule, seed: int) -> HaloModule:
+def fitted(data: HalosDataModule, seed: int, **change: Any) -> HaloModule:  # noqa: ANN401
     """Return an encoder that saw its training maps some times, and its reference."""
     torch.manual_seed(seed)
     known = {**data.card(), "model": "compact_reduced"}
-    module = HaloModule(**hparams(known))
+    module = HaloModule(**hparams(known) | change)
     batch = {split: _batch(data, split) for split in ("train", "val")}
     optimizer = torch.optim.AdamW(module.network.parameters(), lr=1e-2)
     for _ in range(60):
         outputs = module(batch["train"]["maps"])
         classes, target = batch["train"]["class"], batch["train"]["target"]
-        loss = torch.nn.functional.cross_entropy(outputs.logits, classes)
-        loss = loss + (outputs.z[:, 0] - target).square().mean()
+        loss = (outputs.z[:, 0] - target).square().mean()
+        if outputs.logits is not None:
+            loss = loss + torch.nn.functional.cross_entropy(outputs.logits, classes)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -57,8 +58,9 @@ def fitted(data: HalosDataModule, seed: int) -> HaloModule:
     seen = module.inputs(batch["val"]["maps"])
     outputs, val = module.network(seen), batch["val"]
     views = [view.double() for view in module.views(outputs, seen)]
+    logits = outputs.z[:, :0] if outputs.logits is None else outputs.logits
     answers = Answers(
-        outputs.z.double(), outputs.logits.double(), val["class"], val["target"].double(),
+        outputs.z.double(), logits.double(), val["class"], val["target"].double(),
         val["set"], val["index"], val["cluster"], torch.cat(views, dim=1),
         tuple(view.shape[1] for view in views),
     )  # fmt: skip
@@ -69,6 +71,11 @@ def fitted(data: HalosDataModule, seed: int) -> HaloModule:
 def _batch(data: HalosDataModule, split: str) -> dict[str, torch.Tensor]:
     dataset = data.dataset(split)
     return dataset.with_maps(dataset.__getitems__(range(len(dataset))))
+
+
+def save(path: Path, module: HaloModule) -> None:
+    content = {"state_dict": module.state_dict(), "hyper_parameters": dict(module.hparams)}
+    save_torch(path, content)
 
 
 def shuffled(source: Path, folder: Path) -> None:
@@ -87,7 +94,7 @@ def shuffled(source: Path, folder: Path) -> None:
 
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with sets below data/, two encoders of them in one/ and two/.
+    """Return a folder with sets below data/, encoders in one/, two/ and regressor/.
 
     `a` trains: 80 halos; `c` has 20 other halos of the same kind, `noise` their pixels.
     """
@@ -100,9 +107,12 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         str(root / "data"), {"a": "known"}, ["mass"], "log10", 0.01, 32, 0, 1, splits, 256, True
     )
     for seed, name in enumerate(("one", "two")):
-        module = fitted(data, seed)
-        content = {"state_dict": module.state_dict(), "hyper_parameters": dict(module.hparams)}
-        save_torch(root / name / "best.ckpt", content)
+        save(root / name / "best.ckpt", fitted(data, seed))
+    encoder = hparams({})["network"]["encoder"]
+    network = {"_target_": "encoders.halos.network.EncoderOnly", "encoder": encoder, "n_hidden": 8}
+    network |= {"output": "target", "dropout": 0.0}
+    loss = dict.fromkeys(LOSS, 0.0) | {"n_steps": 3, "per_row": True, "regression": 1.0}
+    save(root / "regressor/best.ckpt", fitted(data, 0, network=network, loss=loss))
     return root
 
 

@@ -194,6 +194,20 @@ def test_an_ensemble_is_the_mean_of_its_members(
     assert ((together >= middles.min(axis=0) - 0.2) & (together <= middles.max(axis=0) + 0.2)).all()
 
 
+def test_an_encoder_without_classes_tells_cross_sections(
+    world: Path, tmp_path: Path, predict: Predict
+) -> None:
+    path = str(world / "regressor/best.ckpt")
+    assert predict(sets=["c"], weight_save_path=path, summarise=True, evaluate=True) == 0
+    table = read_result(tmp_path / "out/predictions.fits").predictions
+    assert [name for name in table.columns if name.startswith(("P_", "Z_"))] == ["Z_0"]
+    assert set(table["CLASS"]) == {""}
+    found = read_json(tmp_path / "out/evaluation.json")["sets"]["c"]
+    assert found["rmse_dex"] < 0.4
+    assert found["accuracy"] is None
+    assert np.isnan(Table.read(tmp_path / "out/sets.ecsv")["OVERLAP_a"]).all()
+
+
 def test_halos_that_trained_are_told_from_new_ones(
     world: Path, tmp_path: Path, predict: Predict
 ) -> None:
