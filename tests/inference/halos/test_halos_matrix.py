@@ -84,11 +84,15 @@ def test_runs_that_do_not_fit_are_named(tmp_path: Path) -> None:
         read_runs(tmp_path)
 
 
-def test_the_experiment_names_its_runs_by_what_they_are_told(root: Path) -> None:
+def test_the_experiment_names_its_runs_by_what_they_are_told(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     schema.register()
     with initialize_config_dir(str(root / "conf"), version_base="1.3"):
         overrides = ["experiment=halos_matrix", "sets=interpolated", "seed=2"]
         cfg = compose("train", overrides=overrides, return_hydra_config=True)
+    # As Hydra does where it runs; forgotten afterwards, since there is one for all tests.
+    monkeypatch.setattr(HydraConfig.instance(), "cfg", None)
     HydraConfig.instance().set_config(cfg)
     assert cfg.hydra.sweep.subdir == "compact_reduced_interpolated_2"
     assert cfg.data.sets.a_03 == {"labels": "held_out", "folder": "a", "cross_sections": [0.3]}
