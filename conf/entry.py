@@ -92,6 +92,10 @@ def _evaluate(cfg: DictConfig) -> int:
         from inference.lenses.learning_curve import evaluate_curve
 
         return evaluate_curve(cfg)
+    if cfg.evaluate["_target_"].startswith("inference.halos."):
+        from inference.halos.matrix import evaluate_matrix
+
+        return evaluate_matrix(cfg)
     from inference.survey.evaluation import evaluate
 
     return evaluate(cfg)

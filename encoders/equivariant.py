@@ -26,6 +26,7 @@ from encoders.e2cnn_compat import enn, gspaces
 RING_WIDTH = 0.4
 # Share of a tensor outside the span of others below which it counts as one of them.
 DEPENDENT = 1e-4
+TINY = 1e-9
 
 
 class SteerableConv(nn.Module):
@@ -70,6 +71,8 @@ class SteerableConv(nn.Module):
         self._blocks, weights = list(_blocks(layer.basisexpansion)), []
         for i, block in enumerate(self._blocks):
             basis = orthonormal(block.pop("basis"))
+            if on_lattice:
+                basis = pixel_basis(basis)
             # Not in checkpoints: it follows from the types.
             self.register_buffer(f"basis_{i}", basis, persistent=False)
             n_pairs = basis.shape[1] * basis.shape[2]
@@ -172,6 +175,22 @@ def lattice_options(kernel_size: int) -> dict[str, Any]:
     }
 
 
+def pixel_basis(basis: Tensor) -> Tensor:
+    """Return another orthonormal basis of the same filters: one coefficient for each free pixel.
+
+    Each element is what the symmetry makes of a filter with one pixel. Optimisers that scale every
+    coefficient on its own then treat filters as they do those of an ordinary convolution.
+
+    Args:
+        basis: Orthonormal (n, o, i, k^2).
+
+    Returns:
+        (n, o, i, k^2), float32.
+    """
+    flat = basis.double().flatten(1)
+    return orthonormal((flat.T @ flat).view(-1, *basis.shape[1:]))
+
+
 def orthonormal(basis: Tensor) -> Tensor:
     """Return an orthonormal basis of the span of tensors, by the method of Gram and Schmidt.
 
@@ -189,7 +208,7 @@ def orthonormal(basis: Tensor) -> Tensor:
         rest = row
         for _ in range(2):  # the second time removes what rounding left
             rest = rest - kept.T @ (kept @ rest)
-        if rest.norm() > DEPENDENT * row.norm():
+        if rest.norm() > max(DEPENDENT * row.norm(), TINY):
             kept = torch.cat((kept, rest[None] / rest.norm()))
     return kept.view(-1, *basis.shape[1:]).float()
 

@@ -24,6 +24,7 @@ from datagen.tiles.survey import SurveySettings
 from encoders.checkpoint import load_with_sha256
 from encoders.devices import check_sweep, n_devices, quiet_lightning, trainer_words
 from encoders.training import build_loggers
+from inference.halos.settings import HaloSettings
 from inference.lenses.settings import LensSettings
 from inference.ranks import Job
 from inference.settings import RunSettings
@@ -43,13 +44,15 @@ def predict(cfg: DictConfig) -> int:
         cfg: The composed configuration.
 
     Returns:
-        Exit status: 0, or 3 if survey tiles or images failed.
+        Exit status: 0, or 3 if survey tiles, images or maps failed.
     """
     settings: RunSettings = build_settings(cfg.predict, "predict")
     check_sweep("predict", settings.devices, settings.strategy)
     _quiet()
     if isinstance(settings, LensSettings):
         return predict_lenses(settings, build_loggers(cfg, run_folder(cfg)))
+    if isinstance(settings, HaloSettings):
+        return predict_halos(settings, build_loggers(cfg, run_folder(cfg)))
     assert isinstance(settings, PredictSettings)
     survey: SurveySettings = build_settings(cfg.survey, "survey")
     return predict_survey(settings, survey, build_loggers(cfg, run_folder(cfg)))
@@ -69,6 +72,13 @@ def predict_lenses(settings: LensSettings, loggers: Sequence[Logger] = ()) -> in
 
     module, sha256 = load_with_sha256(Path(settings.weight_save_path), "lenses")
     return run(LensRun(settings, module, sha256), loggers)
+
+
+def predict_halos(settings: HaloSettings, loggers: Sequence[Logger] = ()) -> int:
+    """Predict on maps of halos with the checkpoints of the settings; return the exit status."""
+    from inference.halos.run import HaloRun, load_ensemble
+
+    return run(HaloRun(settings, *load_ensemble(settings)), loggers)
 
 
 def run(job: Job, loggers: Sequence[Logger] = ()) -> int:

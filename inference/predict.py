@@ -1,4 +1,4 @@
-"""Entry point: `python inference/predict.py predict=survey|lenses predict.cached_data_path=...`."""
+"""Entry point: `python inference/predict.py predict=survey|lenses|halos`."""
 
 from __future__ import annotations
 

@@ -66,12 +66,14 @@ class Autoencoder(nn.Module):
             ConfigError: The maps have another shape.
         """
         check_maps(maps, self.in_channels, self.side)
-        z, log_variance = self.to_latent(self.encoder(maps)).chunk(2, dim=1)
+        features = self.to_latent[:-1](self.encoder(maps))
+        z, log_variance = self.to_latent[-1](features).chunk(2, dim=1)
         log_variance = log_variance.clamp(-WIDEST, WIDEST)
         seen = z
         if self.training:
             seen = z + torch.randn_like(z) * (0.5 * log_variance).exp()
-        return Outputs(z, None, self.decoder(keep_first(seen, n_kept)), log_variance)
+        decoded = self.decoder(keep_first(seen, n_kept))
+        return Outputs(z, None, decoded, log_variance, features)
 
 
 class Decoder(nn.Module):

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from datagen.errors import ConfigError, DataFormatError
 from encoders.halos.losses import UNLABELLED
-from encoders.halos.sets import CLASS, KNOWN, MapSet, Numbers, Wanted, mapped, open_set
+from encoders.halos.sets import CLASS, HELD_OUT, KNOWN, MapSet, Numbers, Wanted, mapped, open_set
 from encoders.halos.targets import LogScale
 
 # Pixels may differ in size by so much between sets.
@@ -40,7 +40,7 @@ class Classes:
         """Return the target of each class, NaN where unknown."""
         if self.scale is None:
             return np.full(len(self.names), np.nan)
-        return self.scale.scaled(self.cross_sections)
+        return self.scale.forward(self.cross_sections)
 
 
 class Halos:
@@ -71,6 +71,8 @@ class Halos:
         self.classes = _classes(sets, zero)
         self.starts = np.cumsum([0, *(len(one.index) for one in sets)])
         self.set_number = np.repeat(np.arange(len(sets)), np.diff(self.starts))
+        held_out = [one.wanted.labels == HELD_OUT for one in sets]
+        self.is_held_out = np.array(held_out, dtype=bool)[self.set_number]
         self.index = np.concatenate([one.index for one in sets])
         self.cluster = np.concatenate([one.cluster for one in sets])
         self.halo = np.concatenate([one.halo for one in sets])
@@ -102,6 +104,18 @@ class Halos:
                     self.name(int(number)),
                 )
         return torch.from_numpy(found)
+
+    def numbers_of(self, sets: Numbers, index: Numbers) -> Numbers:
+        """Return the numbers of maps in this collection.
+
+        Args:
+            sets: Numbers of their sets (n,).
+            index: Numbers of the maps in their suites (n,).
+        """
+        pairs = zip(self.set_number.tolist(), self.index.tolist(), strict=True)
+        number_of = {pair: number for number, pair in enumerate(pairs)}
+        asked = zip(sets.tolist(), index.tolist(), strict=True)
+        return np.array([number_of[pair] for pair in asked], dtype=np.int64)
 
     def name(self, number: int) -> str:
         """Return how messages call a map."""

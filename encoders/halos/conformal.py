@@ -112,6 +112,21 @@ def coverage(
     return share, square**0.5 / len(value)
 
 
+def coverage_curve(
+    target: ArrayLike, lower: Numbers, upper: Numbers, clusters: ArrayLike
+) -> Numbers:
+    """Return share and error of `coverage` for intervals at several levels (levels, 2).
+
+    Args:
+        target: True values (n,).
+        lower: Lower ends (levels, n).
+        upper: Upper ends (levels, n).
+        clusters: Clusters of the maps (n,).
+    """
+    pairs = zip(lower, upper, strict=True)
+    return np.array([coverage(target, low, high, clusters) for low, high in pairs])
+
+
 def _known(target: ArrayLike, *others: ArrayLike) -> list[NDArray[Any]]:
     """Return targets, and what belongs to them, where the target is known."""
     value = np.asarray(target, np.float64)

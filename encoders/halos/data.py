@@ -22,7 +22,7 @@ from datagen.files import content_hash
 from encoders.data import FILLER, LoaderOptions, check_splits
 from encoders.halos.collection import Halos, open_halos
 from encoders.halos.inputs import first_negative, fit_inputs, kinds_of
-from encoders.halos.sets import Numbers, parse_sets
+from encoders.halos.sets import HELD_OUT, Numbers, parse_sets
 from encoders.halos.splits import Ids, check_ids, deal_ids, numbers_of
 from encoders.loaders import SplitLoaders, check_count
 
@@ -154,13 +154,13 @@ class HalosDataModule(SplitLoaders):
     def ids(self) -> Ids:
         """Identities of the halos of each split."""
         if self._ids is None:
-            self._ids = deal_ids(self.halos.halo.tolist(), self.options.seed, self.splits)
+            self._ids = deal_ids(self._learned, self.options.seed, self.splits)
         return self._ids
 
     @functools.cached_property
     def numbers(self) -> dict[str, Numbers]:
         """Numbers of the maps of each split."""
-        found = numbers_of(self.ids, self.halos.halo.tolist())
+        found = self._numbers_of(self.ids)
         self._check_classes(found["train"])
         return found
 
@@ -176,7 +176,7 @@ class HalosDataModule(SplitLoaders):
         is_like = all(card.get(key) == value for key, value in self._asked().items())
         if not is_like or not isinstance(card.get("ids"), Mapping):
             return
-        there = self.halos.halo.tolist()
+        there = self._learned
         self._ids = check_ids(card["ids"], there)
         self.__dict__.pop("numbers", None)
         n_new = len(set(there)) - sum(len(names) for names in self._ids.values())
@@ -204,10 +204,11 @@ class HalosDataModule(SplitLoaders):
         """Identify the maps that train with some seed and fractions of splits."""
         is_own = (seed, dict(splits)) == (self.options.seed, self.splits)
         halos = self.halos
-        ids = self.ids if is_own else deal_ids(halos.halo.tolist(), seed, splits)
-        train = numbers_of(ids, halos.halo.tolist())["train"]
+        train = self._numbers_of(self.ids if is_own else deal_ids(self._learned, seed, splits))[
+            "train"
+        ]
         names = [f"{halos.set_number[n]}/{halos.index[n]}" for n in train]
-        identities = [one.identity for one in halos.sets]
+        identities = [one.identity for one in halos.sets if one.wanted.labels != HELD_OUT]
         return content_hash({"sets": identities, "names": names})
 
     def dataset(self, split: str) -> HalosDataset:
@@ -223,6 +224,15 @@ class HalosDataModule(SplitLoaders):
         assert trainer is not None
         split = "train" if trainer.training else "test" if trainer.testing else "val"
         return self.dataset(split).with_maps(batch)
+
+    @property
+    def _learned(self) -> list[str]:
+        """Identity of the halo of each map that may train."""
+        found: list[str] = self.halos.halo[~self.halos.is_held_out].tolist()
+        return found
+
+    def _numbers_of(self, ids: Ids) -> dict[str, Numbers]:
+        return numbers_of(ids, self.halos.halo.tolist(), self.halos.is_held_out)
 
     def _check_classes(self, train: Numbers) -> None:
         """Raise `ConfigError` if a class has no training map."""

@@ -121,14 +121,24 @@ def fit_inputs(maps: Tensor, kinds: Sequence[str], channels: Sequence[str]) -> d
 def first_negative(maps: Tensor, kinds: Sequence[str]) -> int | None:
     """Return the number of the first of some maps that is negative where it must not be.
 
+    Args:
+        maps: (n, C, H, H).
+        kinds: Of each channel.
+    """
+    is_negative = are_negative(maps, kinds)
+    return int(is_negative.nonzero()[0, 0]) if is_negative.any() else None
+
+
+def are_negative(maps: Tensor, kinds: Sequence[str]) -> Tensor:
+    """Return which maps are negative where they must not be (n,).
+
     The logarithm and the maximum of a map take no negative pixels; asinh does.
 
     Args:
-        maps: (n, C, H, W).
+        maps: (n, C, H, H).
         kinds: Of each channel.
     """
     wrong = [k for k, kind in enumerate(kinds) if kind != ASINH]
     if not wrong or not len(maps):
-        return None
-    is_negative = maps[:, wrong].flatten(1).amin(dim=1) < 0
-    return int(is_negative.nonzero()[0, 0]) if is_negative.any() else None
+        return torch.zeros(len(maps), dtype=torch.bool)
+    return maps[:, wrong].flatten(1).amin(dim=1) < 0

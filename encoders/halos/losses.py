@@ -1,6 +1,7 @@
 """Losses of a latent space: compact by class, and ordered by cross-section along its first axis.
 
-All are functions of the embeddings of a whole batch, in single precision at least.
+All are functions of the embeddings of a whole batch, in single precision at least, also where
+training is mixed.
 """
 
 from __future__ import annotations
@@ -33,10 +34,19 @@ def cclp(z: Tensor, classes: Tensor, n_classes: int, n_steps: int, per_row: bool
             depend on the number of maps in a batch.
 
     Returns:
-        Scalar; 0 where the batch has no labels.
+        Scalar; 0 where the batch has no labels. It is computed in double precision also where
+        training is mixed: maps far from all labels make `I - H_uu` singular but for the share of
+        1e-5, which single precision hardly holds.
     """
-    h = transitions(_precise(z))
-    phi = propagate(h, classes, n_classes)
+    with torch.autocast(z.device.type, enabled=False):
+        h = transitions(_double(z))
+        phi = propagate(h, classes, n_classes)
+        per_map = _chains(h, phi, n_steps)
+    return (per_map.mean() if per_row else per_map.mean() / len(z)).to(_precise(z).dtype)
+
+
+def _chains(h: Tensor, phi: Tensor, n_steps: int) -> Tensor:
+    """Return `-1/S sum_s sum_j T_ij log H(s)_ij` of each map (B,)."""
     target = phi @ (phi / (phi.sum(dim=0) + TINY)).T
     within = h * (phi @ phi.T)
     least = torch.finfo(h.dtype).tiny
@@ -44,8 +54,7 @@ def cclp(z: Tensor, classes: Tensor, n_classes: int, n_steps: int, per_row: bool
     for _ in range(n_steps - 1):
         walk = within @ walk
         total = total + target * walk.clamp_min(least).log()
-    per_map = -total.sum(dim=1) / n_steps
-    return per_map.mean() if per_row else per_map.mean() / len(z)
+    return -total.sum(dim=1) / n_steps
 
 
 def transitions(z: Tensor) -> Tensor:
@@ -150,6 +159,11 @@ def divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
     """
     mean, log_variance = _precise(mean), _precise(log_variance)
     return 0.5 * (mean.square() + log_variance.exp() - log_variance - 1.0).mean()
+
+
+def _double(values: Tensor) -> Tensor:
+    """Return values in double precision, or in single on Apple's GPUs, which have no other."""
+    return values.float() if values.device.type == "mps" else values.double()
 
 
 def _precise(values: Tensor) -> Tensor:

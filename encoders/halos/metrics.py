@@ -29,6 +29,8 @@ class Answers:
         sets: Numbers of the sets (n,), int64.
         index: Numbers of the maps in their suites (n,), int64.
         clusters: Numbers of the halos in their suites (n,), int64.
+        views: Beside each other what else there is of each map (n, V), float64; None if nothing.
+        widths: Axes of each view.
     """
 
     z: Tensor
@@ -38,17 +40,20 @@ class Answers:
     sets: Tensor
     index: Tensor
     clusters: Tensor
+    views: Tensor | None = None
+    widths: tuple[int, ...] = ()
 
     @classmethod
-    def from_rows(cls, rows: Tensor, n_logits: int) -> Answers:
-        """Split the rows that `Collected` returns."""
+    def from_rows(cls, rows: Tensor, n_logits: int, widths: tuple[int, ...] = ()) -> Answers:
+        """Split the rows that `Collected` returns, which end with views of some widths."""
         names = rows[:, :2].numpy()
-        first = torch.from_numpy(np.unique(names, axis=0, return_index=True)[1])
-        rows = rows[first]
+        rows = rows[torch.from_numpy(np.unique(names, axis=0, return_index=True)[1])]
         sets, index, classes, clusters = rows[:, :N_NUMBERS].long().unbind(dim=1)
         targets, logits = rows[:, N_NUMBERS], rows[:, N_NUMBERS + 1 : N_NUMBERS + 1 + n_logits]
-        z = rows[:, N_NUMBERS + 1 + n_logits :]
-        return cls(z, logits, classes, targets, sets, index, clusters)
+        first = N_NUMBERS + 1 + n_logits
+        last = rows.shape[1] - sum(widths)
+        z, views = rows[:, first:last], rows[:, last:] if widths else None
+        return cls(z, logits, classes, targets, sets, index, clusters, views, widths)
 
     @property
     def is_labelled(self) -> Tensor:
@@ -71,24 +76,30 @@ class Collected(Metric):
     numbers: list[Tensor]
     values: list[Tensor]
     n_logits = 0
+    widths: tuple[int, ...] = ()
 
     def __init__(self, **kwargs: Any) -> None:  # noqa: ANN401 - torchmetrics
         super().__init__(**kwargs)
         self.add_state("numbers", default=[], dist_reduce_fx="cat")
         self.add_state("values", default=[], dist_reduce_fx="cat")
 
-    def update(self, outputs: Outputs, batch: dict[str, Tensor]) -> None:
+    def update(
+        self, outputs: Outputs, batch: dict[str, Tensor], views: Sequence[Tensor] = ()
+    ) -> None:
         """Collect a batch.
 
         Args:
             outputs: Of the network.
             batch: `set`, `index`, `class`, `cluster`, `target` and `weight` (B,).
+            views: What else to collect of each map, each (B, V).
         """
         counts = batch["weight"] > 0
         columns = [batch[name] for name in ("set", "index", "class", "cluster")]
         logits = outputs.z[:, :0] if outputs.logits is None else outputs.logits
         self.n_logits = logits.shape[1]
-        values = torch.cat((batch["target"][:, None], logits.float(), outputs.z.float()), dim=1)
+        self.widths = tuple(view.shape[1] for view in views)
+        parts = (batch["target"][:, None], logits, outputs.z, *views)
+        values = torch.cat([part.float() for part in parts], dim=1)
         self.numbers.append(torch.stack(columns, dim=1)[counts])
         self.values.append(values.detach()[counts])
 
@@ -101,7 +112,7 @@ class Collected(Metric):
 
     def answers(self) -> Answers:
         """Return the answers of all processes."""
-        return Answers.from_rows(self.compute(), self.n_logits)
+        return Answers.from_rows(self.compute(), self.n_logits, self.widths)
 
 
 class Means(Metric):

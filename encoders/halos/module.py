@@ -11,22 +11,27 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from datagen.errors import ConfigError
+from datagen.errors import CheckpointError, ConfigError
 from datagen.seeds import stream_seed
 from encoders.augment import randomly_turned
 from encoders.calibration import cross_entropy, fit_temperature
+from encoders.cards import command_for
 from encoders.factory import build_part
 from encoders.halos.bottleneck import draw_kept
 from encoders.halos.inputs import Inputs
+from encoders.halos.judge import Judge, JudgeSettings
 from encoders.halos.losses import distance
 from encoders.halos.metrics import Answers, Collected, Means, rmse
 from encoders.halos.network import Outputs
 from encoders.halos.objective import Labels, Objective, loss_terms, weighted
+from encoders.halos.reference import Reference
 from encoders.halos.targets import LogScale
+from encoders.halos.views import ring_view
 from encoders.metrics import accuracy, calibration_error
 from encoders.schedules import build_optimizers, step_plateau
 
 Batch = dict[str, Tensor]
+TASK = "halos"
 SAMPLE, BATCH, NONE = "sample", "batch", "none"
 # Losses that are computed batch by batch in a validation; the others need all answers.
 BY_BATCH = ("reconstruction", "bound", "divergence")
@@ -38,7 +43,8 @@ class HaloModule(LightningModule):
     """Latents, class probabilities and cross-section of halos from their maps.
 
     `network(inputs(maps))` gives latents and logits. The temperature of the probabilities is fitted
-    on the validation maps and travels with the weights.
+    on the validation maps and travels with the weights, as do some of these maps, as the network
+    sees them: how sure an answer is follows from them (see `judge`).
 
     All arguments are plain values, so that a checkpoint loads alone.
 
@@ -54,6 +60,7 @@ class HaloModule(LightningModule):
             the bottleneck and dropout.
         bottleneck: How many latents the head sees in training is drawn for each `sample`, each
             `batch`, or not at all (`none`).
+        judge: See `JudgeSettings`.
     """
 
     temperature: Tensor
@@ -68,6 +75,7 @@ class HaloModule(LightningModule):
         scheduler: dict[str, Any] | None,
         augment: dict[str, Any],
         bottleneck: str,
+        judge: dict[str, Any],
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
@@ -77,6 +85,8 @@ class HaloModule(LightningModule):
         self.objective.check(card["classes"], self.scale is not None)
         self.seed, self.kinds = _augmentation(**augment)
         self.bottleneck = _checked_bottleneck(bottleneck)
+        self.judging = JudgeSettings(**judge)
+        self.reference = Reference(self.judging.n_reference)
         self.inputs = Inputs(**card["inputs"])
         sizes = {"in_channels": len(card["channels"]), "n_classes": len(card["classes"])}
         self.network = build_part(network, nn.Module, side=int(card["side"]), **sizes)
@@ -98,6 +108,37 @@ class HaloModule(LightningModule):
         """Return calibrated probabilities of the classes (B, K), float32."""
         assert outputs.logits is not None
         return torch.softmax(outputs.logits.float() / self.temperature, dim=1)
+
+    @property
+    def has_axis(self) -> bool:
+        """Whether the first latent is trained to be the scaled cross-section."""
+        places = {"distance", "regression"} & self.objective.weights.keys()
+        return self.scale is not None and bool(places)
+
+    def judge(self) -> Judge:
+        """Judge the encoder by the validation maps that travel with it.
+
+        Raises:
+            CheckpointError: There are none.
+        """
+        if not len(self.reference):
+            raise CheckpointError(
+                "the checkpoint was written before a validation, so that nothing tells how sure "
+                f"answers are; train it again with: {command_for(TASK, self.card)}",
+                0,
+            )
+        targets = self.class_targets.cpu().double().numpy() if self.has_axis else None
+        return Judge.fit(self.reference, targets, self.judging)
+
+    def views(self, outputs: Outputs, maps: Tensor) -> list[Tensor]:
+        """Return what maps can be judged by besides latents: features and rings, each (B, V).
+
+        Args:
+            outputs: Of the network.
+            maps: What it saw, transformed (B, C, H, H).
+        """
+        features = outputs.z[:, :0] if outputs.features is None else outputs.features
+        return [features.float(), ring_view(maps)]
 
     def on_train_epoch_start(self) -> None:
         """Begin the random numbers of dropout anew, so that a resumed training has the same."""
@@ -122,7 +163,7 @@ class HaloModule(LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Collect the answers to a batch."""
-        self._collect(batch, self.val_answers)
+        self._collect(batch, self.val_answers, has_views=True)
 
     def on_validation_epoch_end(self) -> None:
         """Fit the temperature, and log the figures."""
@@ -131,6 +172,7 @@ class HaloModule(LightningModule):
             is_known = answers.is_labelled
             logits, classes = answers.logits[is_known], answers.classes[is_known]
             self.temperature.fill_(fit_temperature(logits, classes) if logits.shape[1] else 1.0)
+            self.reference.keep(answers)
         figures = self.figures(answers, self._batch_means())
         if not self.trainer.sanity_checking:
             step_plateau(self.lr_schedulers(), figures["loss"])
@@ -150,7 +192,7 @@ class HaloModule(LightningModule):
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Collect the answers to a batch."""
-        self._collect(batch, self.test_answers)
+        self._collect(batch, self.test_answers, has_views=True)
 
     def on_test_epoch_end(self) -> None:
         """Log the figures."""
@@ -180,7 +222,8 @@ class HaloModule(LightningModule):
             terms["classification"] = cross_entropy(logits, classes)
             found["accuracy"] = accuracy(p, classes)
             found["ece"] = calibration_error(p, classes)
-        if self.scale is not None and {"distance", "regression"} & weights.keys():
+        if self.has_axis:
+            assert self.scale is not None
             first, places = answers.z[:, 0], self.class_targets.cpu().double()
             terms["distance"] = float(distance(first, answers.classes, places))
             found["rmse"] = rmse(first, answers.targets)
@@ -214,10 +257,10 @@ class HaloModule(LightningModule):
     def _labels(self, batch: Batch, maps: Tensor) -> Labels:
         return Labels(batch["class"], batch["target"], self.class_targets, maps)
 
-    def _collect(self, batch: Batch, answers: Collected) -> None:
+    def _collect(self, batch: Batch, answers: Collected, has_views: bool = False) -> None:
         maps = self.inputs(batch["maps"])
         outputs: Outputs = self.network(maps)
-        answers.update(outputs, batch)
+        answers.update(outputs, batch, self.views(outputs, maps) if has_views else ())
         counts = batch["weight"] > 0
         if self.batch_means.names and counts.any():
             kept = Outputs(*(None if part is None else part[counts] for part in outputs))  # type: ignore[arg-type]
@@ -237,7 +280,7 @@ class HaloModule(LightningModule):
         )
         if self.scale is None:
             return torch.full_like(values, float("nan"))
-        return torch.from_numpy(self.scale.scaled(values.double().numpy())).float()
+        return torch.from_numpy(self.scale.forward(values.double().numpy())).float()
 
     def _log(self, values: Mapping[str, float | Tensor]) -> None:
         """Log what is the same in all processes."""

@@ -22,12 +22,14 @@ class Outputs(NamedTuple):
         logits: Of the classes (B, K); None without a head.
         maps: What a decoder makes of the latents (B, C, H, H); None without one.
         log_variance: Of the latents, where they are distributions (B, L); None elsewhere.
+        features: What the latents are made of (B, F); None where z are features.
     """
 
     z: Tensor
     logits: Tensor | None = None
     maps: Tensor | None = None
     log_variance: Tensor | None = None
+    features: Tensor | None = None
 
 
 class Encoder(nn.Module, ABC):
@@ -91,8 +93,9 @@ class CompactNetwork(nn.Module):
             ConfigError: The maps have another shape.
         """
         check_maps(maps, self.in_channels, self.side)
-        z: Tensor = self.to_latent(self.encoder(maps))
-        return Outputs(z, self.head(keep_first(z, n_kept)))
+        features = self.to_latent[:-1](self.encoder(maps))
+        z: Tensor = self.to_latent[-1](features)
+        return Outputs(z, self.head(keep_first(z, n_kept)), features=features)
 
 
 class EncoderOnly(nn.Module):
@@ -142,7 +145,7 @@ class EncoderOnly(nn.Module):
         check_maps(maps, self.in_channels, self.side)
         features = self.hidden(self.encoder(maps))
         last = self.last(features)
-        return Outputs(features, last) if self.has_logits else Outputs(last)
+        return Outputs(features, last) if self.has_logits else Outputs(last, features=features)
 
 
 def dense(n_in: int, n_out: int, dropout: float) -> list[nn.Module]:

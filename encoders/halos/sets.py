@@ -25,9 +25,9 @@ from datagen.halos.format import (
 
 Numbers = NDArray[np.int64]
 # What a training is told of the cross-section of a set: each map's; that it is one, but not which;
-# nothing at all.
-KNOWN, CLASS, NONE = "known", "class", "none"
-LABELS = (KNOWN, CLASS, NONE)
+# nothing at all; not even of its maps, which are only tested.
+KNOWN, CLASS, NONE, HELD_OUT = "known", "class", "none", "held_out"
+LABELS = (KNOWN, CLASS, NONE, HELD_OUT)
 # Digits to which two cross-sections are the same [cm^2/g].
 N_DIGITS = 9
 # Memory maps are cheap, but each one counts against the limit of the process.
@@ -39,12 +39,13 @@ class Wanted:
     """What a training takes of a set.
 
     Args:
-        name: Folder below `data.data_dir`.
-        labels: `known`, `class` or `none`.
+        name: Of the set.
+        labels: `known`, `class`, `none` or `held_out`.
         cross_sections: Of the maps to take [cm^2/g]; None takes all.
         accept_unmatched: Split also a suite whose header says that a halo may have other numbers in
             other files, so that maps of it train and test.
         n_clusters: Number of halos to take; fewer are among more. None takes all.
+        folder: Folder below `data.data_dir`; None is that of the name.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Wanted:
     cross_sections: list[float] | None = None
     accept_unmatched: bool = False
     n_clusters: int | None = None
+    folder: str | None = None
 
     def __post_init__(self) -> None:
         if self.labels not in LABELS:
@@ -82,10 +84,8 @@ def parse_sets(sets: Mapping[str, Any]) -> list[Wanted]:
         sets: By name `labels`, or a mapping with `labels` and more, or None: the set is not used.
 
     Raises:
-        ConfigError: There is no set, or a word or number is not allowed.
+        ConfigError: There is no set to learn from, or a word or number is not allowed.
     """
-    if not any(sets.values()):
-        raise ConfigError("expected data.sets to name a set, for example {a: known}", dict(sets))
     found = []
     for name, options in sets.items():
         if options is None:
@@ -95,10 +95,16 @@ def parse_sets(sets: Mapping[str, Any]) -> list[Wanted]:
             found.append(Wanted(str(name), **given))
         except TypeError as error:
             raise ConfigError(
-                f"expected data.sets.{name} to give labels, cross_sections, n_clusters or "
+                f"expected data.sets.{name} to give labels, cross_sections, n_clusters, folder or "
                 f"accept_unmatched, but got {dict(given)}",
                 dict(given),
             ) from error
+    if all(one.labels == HELD_OUT for one in found):
+        raise ConfigError(
+            "expected data.sets to name a set to learn from, for example {a: known}, but got "
+            f"{dict(sets)}",
+            dict(sets),
+        )
     return found
 
 
@@ -143,14 +149,15 @@ def open_set(data_dir: Path, wanted: Wanted) -> MapSet:
         DataFormatError: Its files are damaged, do not fit one another, or lack what is asked for.
         ConfigError: Nothing is left of it, or its halos are not matched across files.
     """
-    folder = data_dir / wanted.name
+    name = wanted.folder or wanted.name
+    folder = data_dir / name
     if not is_dataset(folder):
         there = sorted(path.name for path in data_dir.glob("*") if is_dataset(path))
         raise DataNotFoundError(
             f"expected data.sets to name folders of maps in data.data_dir = {data_dir}, which has "
-            f"{', '.join(there) or 'none'}, but got {wanted.name}; make it with: {COMMAND} "
-            f"halo={wanted.name}",
-            wanted.name,
+            f"{', '.join(there) or 'none'}, but got {name}; make it with: {COMMAND} "
+            f"halo={name}",
+            name,
             there,
         )
     paths = map_files(folder)

@@ -11,6 +11,7 @@ from datagen.errors import CheckpointError, ConfigError
 from encoders.data import SPLITS, assign_split
 
 Numbers = NDArray[np.int64]
+TEST = SPLITS[-1]
 Ids = dict[str, list[str]]
 
 
@@ -68,13 +69,20 @@ def check_ids(ids: Mapping[str, Sequence[str]], there: Sequence[str]) -> Ids:
     return found
 
 
-def numbers_of(ids: Ids, halos: Sequence[str]) -> dict[str, Numbers]:
+def numbers_of(
+    ids: Ids, halos: Sequence[str], is_held_out: NDArray[np.bool_] | None = None
+) -> dict[str, Numbers]:
     """Return the numbers of the maps of each split, rising.
 
     Args:
         ids: Ids by split.
         halos: Identity of the halo of each map.
+        is_held_out: Whether a map may only be tested (n,); those of halos that train or choose
+            are in no split. None: no map is.
     """
     split_of = {name: split for split, names in ids.items() for name in names}
-    given = np.array([split_of.get(name, "") for name in halos])
+    given = np.array([split_of.get(name, "") for name in halos], dtype="U8")
+    if is_held_out is not None:
+        is_free = np.isin(given, ("", TEST))
+        given = np.where(is_held_out, np.where(is_free, TEST, ""), given)
     return {split: np.flatnonzero(given == split).astype(np.int64) for split in SPLITS}

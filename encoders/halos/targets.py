@@ -7,14 +7,17 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike
 
 from datagen.errors import ConfigError
+from encoders.halos.transforms import Chain, Log10, MinMax, Numbers
 
 
 @dataclass(frozen=True)
 class LogScale:
     """`t = (log10 s - low) / (high - low)`; a cross-section of 0 stands at that of `zero`.
+
+    A `Transform` that a card can hold.
 
     Args:
         low: Logarithm of the smallest known cross-section, log10 [cm^2/g].
@@ -46,15 +49,22 @@ class LogScale:
             return None
         return cls(float(logs.min()), float(logs.max()), float(zero))
 
-    def scaled(self, cross_section: NDArray[np.float64]) -> NDArray[np.float64]:
+    def forward(self, x: ArrayLike) -> Numbers:
         """Return t for cross-sections [cm^2/g]; NaN stays NaN."""
-        logs = np.log10(np.maximum(cross_section, self.zero))
-        return np.asarray((logs - self.low) / (self.high - self.low))
+        return self._steps.forward(x)
 
-    def cross_section(self, t: NDArray[np.float64]) -> NDArray[np.float64]:
+    def inverse(self, t: ArrayLike) -> Numbers:
         """Return cross-sections [cm^2/g] for t; 0 comes back as `zero`."""
-        return np.asarray(10.0 ** (self.low + np.asarray(t) * (self.high - self.low)))
+        return self._steps.inverse(t)
+
+    def slope(self, x: ArrayLike) -> Numbers:
+        """Return dt / dx [g/cm^2] for cross-sections [cm^2/g]."""
+        return self._steps.slope(x)
 
     def plain(self) -> dict[str, Any]:
         """Return the arguments as plain values."""
         return asdict(self)
+
+    @property
+    def _steps(self) -> Chain:
+        return Chain((Log10(self.zero), MinMax(self.low, self.high)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -123,20 +122,6 @@ class Chain:
         for step in self.steps:
             product, value = product * step.slope(value), step.forward(value)
         return product
-
-
-def scaled_log10(known: Sequence[float], zero: float) -> Chain:
-    """Return the transform of cross-sections to 0 (the least known one) to 1 (the largest).
-
-    Args:
-        known: Known cross-sections [cm^2/g], two different ones at least.
-        zero: Cross-section that stands for none [cm^2/g].
-
-    Raises:
-        ConfigError: The range is empty.
-    """
-    logs = Log10(zero).forward(known)
-    return Chain((Log10(zero), MinMax(float(logs.min()), float(logs.max()))))
 
 
 def forward_error(transform: Transform, x: ArrayLike, error: ArrayLike) -> Numbers:

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 from torch import Tensor
 from torch.nn.functional import softmax
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
+
+from encoders.metrics import area
 
 Array = NDArray[np.float64]
 
@@ -125,27 +126,6 @@ class Running(Metric):
         return {"epoch_loss": self.loss / n_images, "accuracy": n_right / n_images}
 
 
-def area(scores: Array, is_positive: NDArray[np.bool_]) -> float:
-    """Return the area under the ROC curve: P(score of a positive > score of a negative).
-
-    From the sum of ranks (Hanley & McNeil 1982, doi:10.1148/radiology.143.1.7063747); ties count
-    half.
-
-    Args:
-        scores: (n,).
-        is_positive: (n,).
-
-    Returns:
-        NaN if there are no positives, no negatives, or scores that are not finite.
-    """
-    n_positive = int(is_positive.sum())
-    n_negative = len(scores) - n_positive
-    if not n_positive or not n_negative or not np.isfinite(scores).all():
-        return float("nan")
-    ranks = rankdata(scores)[is_positive].sum()
-    return float((ranks - n_positive * (n_positive + 1) / 2) / (n_positive * n_negative))
-
-
 def auroc_ovr(probabilities: Tensor, labels: Tensor) -> float:
     """Return the mean over classes of the area of one class against the rest."""
     p, true = probabilities.numpy(), labels.numpy()
@@ -171,21 +151,6 @@ def _mean(areas: list[float]) -> float:
     """Return the mean of what is defined, NaN if nothing is."""
     defined = [value for value in areas if np.isfinite(value)]
     return float(np.mean(defined)) if defined else float("nan")
-
-
-def roc_curve(scores: Array, is_positive: NDArray[np.bool_]) -> tuple[Array, Array]:
-    """Return false and true positive rates over falling thresholds, from (0, 0) to (1, 1).
-
-    Args:
-        scores: (n,).
-        is_positive: (n,).
-    """
-    order = np.argsort(-scores, kind="stable")
-    # Images of equal score are passed together.
-    last = np.flatnonzero(np.diff(scores[order], append=-np.inf) != 0)
-    hits = np.concatenate(([0], np.cumsum(is_positive[order])[last]))
-    misses = np.concatenate(([0], np.cumsum(~is_positive[order])[last]))
-    return misses / max(1, misses[-1]), hits / max(1, hits[-1])
 
 
 @dataclass(frozen=True)

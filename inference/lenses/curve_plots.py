@@ -7,7 +7,7 @@ from astropy.table import Table
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from encoders.lenses.pictures import CHANCE
+from encoders.pictures import CHANCE
 
 
 def draw_curve(curve: Table, pairs: Table) -> Figure:

@@ -18,9 +18,9 @@ from torch import Tensor
 
 from datagen import files
 from encoders.calibration import cross_entropy
-from encoders.lenses.metrics import area, auroc_ovo, auroc_ovr
-from encoders.metrics import calibration_error, confusion
-from inference.lenses.table import probability_columns
+from encoders.lenses.metrics import auroc_ovo, auroc_ovr
+from encoders.metrics import area, calibration_error, confusion
+from inference.results import probability_columns
 from inference.survey import statistics
 from inference.survey.statistics import Fraction
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import itertools
 import logging
 import sys
@@ -18,12 +17,12 @@ from omegaconf import DictConfig, OmegaConf
 from scipy import stats
 
 from conf.build import build_settings
-from datagen import files
-from datagen.errors import DataFormatError, DataNotFoundError
+from datagen.errors import DataFormatError
 from inference.lenses.curve_plots import draw_curve
 from inference.lenses.curve_settings import CurveSettings
 from inference.lenses.intervals import Scores, paired_interval, seeds_interval
 from inference.pictures import save_png
+from inference.runs import RESULTS, damaged, publish, read_test, tested_runs
 from inference.survey.matching import wilson_interval
 
 log = logging.getLogger(__name__)
@@ -75,11 +74,7 @@ def evaluate_curve(cfg: DictConfig) -> int:
     settings: CurveSettings = build_settings(cfg.evaluate, "evaluate")
     curve, pairs = compare(settings)
     folder = Path(settings.output_dir)
-    for name, table in (("learning_curve", curve), ("pairs", pairs)):
-        stream = io.StringIO()
-        table.write(stream, format="ascii.ecsv")
-        files.write_text(folder / f"{name}.ecsv", stream.getvalue())
-        sys.stdout.write("\n".join(table.pformat(max_lines=-1, max_width=-1)) + "\n")
+    publish(folder, {"learning_curve": curve, "pairs": pairs})
     path = save_png(folder / "learning_curve.png", draw_curve(curve, pairs))
     sys.stdout.write(f"wrote {path} and the tables beside it\n")
     return 0
@@ -124,16 +119,7 @@ def read_runs(folder: Path) -> list[Run]:
         DataNotFoundError: There is none.
         DataFormatError: Results are damaged, or two runs have the same model, number and seed.
     """
-    configs = sorted(folder.rglob(".hydra/config.yaml"))
-    tested = [path for path in configs if (_results(path) / "test.json").is_file()]
-    if not tested:
-        raise DataNotFoundError(
-            f"evaluate.runs_dir = {folder} holds no runs that were tested; make them with: python "
-            "train.py experiment=lens_learning_curve",
-            value=str(folder),
-        )
-    if len(tested) < len(configs):
-        log.warning("%d of %d runs have no test results", len(configs) - len(tested), len(configs))
+    tested = tested_runs(folder, "lens_learning_curve")
     runs = sorted(_with_names(list(map(_read, tested))), key=lambda run: run.key)
     for first, second in itertools.pairwise(runs):
         if first.key == second.key:
@@ -200,21 +186,16 @@ def _name(run: Run, networks: Sequence[Mapping[str, Any]]) -> str:
     return " ".join([run.model, *words])
 
 
-def _results(config: Path) -> Path:
-    return config.parent.parent / "results"
-
-
-def _read(config: Path) -> Run:
+def _read(folder: Path) -> Run:
     """Read the results of a run from where `LensReports` writes them."""
-    results = _results(config)
-    found = _read_figures(results / "test.json")
+    found = read_test(folder, ("identity", "splits", "network"))
     try:
-        cfg: Any = OmegaConf.load(config)
-        with np.load(results / "predictions.npz", allow_pickle=False) as content:
+        cfg: Any = OmegaConf.load(folder / ".hydra" / "config.yaml")
+        with np.load(folder / RESULTS / "predictions.npz", allow_pickle=False) as content:
             index, labels, p = (content[key] for key in ("index", "labels", "probabilities"))
         is_right = np.asarray(p.argmax(axis=1) == labels)
         return Run(
-            folder=results.parent,
+            folder=folder,
             model=str(cfg.task_name),
             network=dict(found["network"]),
             n_train=int(cfg.data.n_train),
@@ -226,23 +207,4 @@ def _read(config: Path) -> Run:
             auroc=float("nan") if found["auroc"] is None else float(found["auroc"]),
         )
     except Exception as error:  # damaged files make their readers raise many unrelated classes
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise DataFormatError(
-            f"{results.parent} is damaged or no training of lenses with data.n_train: {reason}; "
-            "remove it, or train it again",
-            value=str(results.parent),
-        ) from error
-
-
-def _read_figures(path: Path) -> dict[str, Any]:
-    """Read `test.json`; raise `DataFormatError` unless it says on which data the test was."""
-    found: dict[str, Any] = files.read_json(path)
-    missing = [key for key in ("identity", "splits", "network") if key not in found]
-    if missing:
-        raise DataFormatError(
-            f"expected {path} to say with which data and network the test was, but it lacks "
-            f"{', '.join(missing)}, as the results of older versions do; train and test again",
-            value=str(path),
-            allowed=missing,
-        )
-    return found
+        raise damaged(folder, "training of lenses with data.n_train", error) from error

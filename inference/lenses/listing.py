@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from datagen import files
 from datagen.errors import ConfigError, DataNotFoundError
@@ -13,6 +14,7 @@ from datagen.lenses.format import CLASSES, image_files, is_dataset, truth_of
 from encoders.data import SPLITS
 from encoders.lenses.public import ImageRecord, list_images
 from inference.lenses.training import Training
+from inference.part_data import look_at
 
 
 @dataclass(frozen=True)
@@ -49,9 +51,13 @@ class Part:
         splits = {"split": self.split, "wanted": self.wanted, "training": self.training.kind}
         return files.content_hash(content | splits)
 
-    def image_id(self, row: int) -> str:
+    def item_id(self, row: int) -> str:
         """Return what the table calls one image."""
         return f"{self.ids[0]}[{row}]" if self.is_shard else self.ids[row]
+
+    def note(self) -> dict[str, Any]:
+        """Return what the manifest says of the part."""
+        return {"split": self.split}
 
     def row_of(self, image_id: str) -> int:
         """Return where an image stands, from what the table calls it."""
@@ -110,7 +116,7 @@ def _shard(path: Path, listing: Listing) -> Part:
             allowed="null",
         )
     ids, known = (_id(path, listing.folder),), (listing.split, listing.training, True)
-    return Part(path.stem, (path,), ids, ("",), "", *known, *_look_at([path, truth_of(path)]))
+    return Part(path.stem, (path,), ids, ("",), "", *known, *look_at([path, truth_of(path)]))
 
 
 def _batches(listing: Listing, records: Sequence[ImageRecord]) -> list[Part]:
@@ -132,21 +138,8 @@ def _batches(listing: Listing, records: Sequence[ImageRecord]) -> list[Part]:
             name = "_".join(word for word in ("images", split, f"{number:06d}") if word)
             ids = tuple(_id(path, listing.folder) for path in paths)
             labels = tuple("" if r.label is None else CLASSES[r.label] for r in some)
-            parts.append(Part(name, paths, ids, labels, split, *known, *_look_at(paths)))
+            parts.append(Part(name, paths, ids, labels, split, *known, *look_at(paths)))
     return parts
-
-
-def _look_at(paths: Sequence[Path]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return sizes [bytes] and times [ns] of files; -1 for one that cannot be looked at."""
-    found = []
-    for path in paths:
-        try:
-            status = path.stat()
-            found.append((status.st_size, status.st_mtime_ns))
-        except OSError:
-            found.append((-1, -1))
-    sizes, times = zip(*found, strict=True)
-    return sizes, times
 
 
 def _id(path: Path, folder: Path) -> str:

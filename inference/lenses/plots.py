@@ -12,14 +12,15 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from encoders.lenses.metrics import BinnedAccuracy
-from encoders.lenses.pictures import CHANCE, draw_confusion, draw_detectability, draw_roc
+from encoders.lenses.pictures import draw_detectability, draw_roc
 from encoders.metrics import N_CALIBRATION_BINS
+from encoders.pictures import CHANCE, draw_confusion
 from encoders.statistics import MAD_TO_SIGMA
 from inference.lenses.evaluation import NO_SUBSTRUCTURE, Evaluation, Sample
 from inference.lenses.listing import Part
 from inference.lenses.reading import Expected, open_part
-from inference.lenses.table import probability_columns
 from inference.pictures import save_png
+from inference.results import probability_columns
 from inference.survey.matching import wilson_interval
 from inference.survey.statistics import Fraction
 

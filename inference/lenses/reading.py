@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from astropy.io import fits
@@ -19,8 +18,7 @@ from datagen.tiles.bands import SCALE_TOLERANCE
 from encoders.lenses.public import load
 from inference.lenses.listing import Part
 from inference.lenses.table import Truth
-
-Problems = dict[int, str]
+from inference.part_data import PartReader, Problems, blank_bad
 
 
 @dataclass(frozen=True)
@@ -53,21 +51,6 @@ class Expected:
             )
 
 
-class PartReader(Protocol):
-    """The images of a part that are wanted."""
-
-    rows: NDArray[np.int64]
-
-    def read(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.float32], Problems]:
-        """Return some images, shape (n, C, side, side), and what is wrong with some of the rows.
-
-        An image that is no use is zero, so that the others keep their places.
-        """
-
-    def truth(self) -> Truth:
-        """Return what is known of the images in `rows`."""
-
-
 def open_part(part: Part, expected: Expected) -> PartReader:
     """Open a part.
 
@@ -96,7 +79,7 @@ class ShardReader:
     def read(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.float32], Problems]:
         """Return some images; see `PartReader`."""
         images = np.array(self._images[rows], np.float32)
-        return images, _blank_bad(images, rows)
+        return images, blank_bad(images, rows)
 
     def truth(self) -> Truth:
         """Return class, Delta chi2, index and split of the images."""
@@ -193,14 +176,3 @@ def pixel_scale(path: Path) -> float | None:
             value=str(path),
         ) from error
     return None
-
-
-def _blank_bad(images: NDArray[np.float32], rows: NDArray[np.int64]) -> Problems:
-    """Make images with values that are not finite zero, and return them."""
-    is_lost = ~np.isfinite(images)
-    counts = is_lost.sum(axis=(1, 2, 3))
-    images[counts > 0] = 0
-    return {
-        int(rows[n]): f"{counts[n]} of {images[n].size} values are NaN or infinite"
-        for n in np.flatnonzero(counts).tolist()
-    }

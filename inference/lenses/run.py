@@ -2,37 +2,34 @@
 
 from __future__ import annotations
 
+import functools
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from astropy.io import fits
+from astropy.table import Table
 from lightning import LightningModule
+from numpy.typing import NDArray
 from torch import Tensor
 
-from datagen import files
 from datagen.errors import CheckpointError
 from datagen.lenses.format import is_dataset, read_settings
 from datagen.tiles.bands import SCALE_TOLERANCE
 from encoders.lenses.export import plain
-from inference.lenses import evaluation, plots
-from inference.lenses.collect import collect
-from inference.lenses.dataset import Batch, LensData
+from inference.lenses import evaluation, plots, table
 from inference.lenses.listing import Listing, Part, list_parts
-from inference.lenses.reading import Expected
+from inference.lenses.reading import Expected, open_part
 from inference.lenses.settings import LensSettings
+from inference.lenses.table import FORM, Truth
 from inference.lenses.training import training_of
-from inference.lenses.writer import LensFolder, PartWriter, Product
-from inference.outputs import (
-    check_run,
-    check_writable,
-    describe_run,
-    package_version,
-    read_record,
-    remove,
-)
+from inference.outputs import check_run, check_writable, describe_run, remove
+from inference.part_data import Batch, Batches
+from inference.part_run import PartRun
+from inference.part_writer import PartFolder
+from inference.results import Meta
 
 log = logging.getLogger(__name__)
 
@@ -52,16 +49,26 @@ class Classifier(LightningModule):
 
     def predict_step(self, batch: Batch, batch_idx: int = 0) -> Tensor:
         """Return the probabilities of the classes, shape (B, n_classes)."""
-        images: Tensor = batch["images"]
+        images: Tensor = batch["pixels"]
         if len(images) == 0:
             # A part that is no use has a batch without images.
             return images.new_zeros(0, len(self.encoder.card["classes"]))  # type: ignore[index] # a plain dict
         images = images.contiguous(memory_format=torch.channels_last)
         probabilities: Tensor = self.encoder.probabilities(images)  # type: ignore[operator] # of ours
-        return probabilities
+        return probabilities.float()
 
 
-class LensRun:
+class LensFolder(PartFolder):
+    """Names of everything below the output folder."""
+
+    def of_evaluation(self) -> list[Path]:
+        """Everything that an evaluation writes."""
+        pictures = ("roc", "confusion", "reliability", "delta_chi2", "examples")
+        names = ("evaluation.ecsv", "evaluation.json", *(f"{name}.png" for name in pictures))
+        return [self.root / name for name in names]
+
+
+class LensRun(PartRun):
     """Everything that a classification needs besides a trainer.
 
     Args:
@@ -76,7 +83,13 @@ class LensRun:
         OutputError: The output folder cannot be written.
     """
 
-    noun = "parts"
+    items, done = "images", "classified"
+    lost = "the encoder gave no finite probability"
+    form = FORM
+    truth_kind = Truth
+    settings: LensSettings
+    paths: LensFolder
+    units: list[Part]
 
     def __init__(self, settings: LensSettings, module: LightningModule, checkpoint: str) -> None:
         self.settings = settings
@@ -96,40 +109,26 @@ class LensRun:
         check_writable(self.paths.root)
         self.module = Classifier(module)
 
-    def pending(self) -> list[Part]:
-        """Return the parts without whole results of this run, sorted by name."""
-        if self.settings.overwrite:
-            return self.units
-        return [part for part in self.units if not self._is_done(part)]
+    def batches(self) -> Batches:
+        """Return how parts become batches."""
+        opened = functools.partial(open_part, expected=self.expected)
+        return Batches(opened, self.expected.shape, self.settings.batch_size)
 
-    def prepare_output(self) -> None:
-        """Note which run the folder belongs to; remove what a killed run left behind."""
-        for left in self.paths.root.rglob(".partial-*"):
-            remove(left)
-        outdated = {part.name for part in self.pending()}
-        if self.settings.overwrite:
-            # Also of parts that are no longer in the input folder.
-            outdated |= {path.stem for path in self.paths.part("x").parent.glob("*.fits")}
-        for name in sorted(outdated):
-            remove(self.paths.part(name))
-            remove(self.paths.record(name))
-        files.write_json(self.paths.run, self.run)
+    def rows(self, ids: Sequence[str], outputs: NDArray[np.floating], truth: Any) -> Table:  # noqa: ANN401 - a `Truth`
+        """Return the rows of some images, from their probabilities (n, n_classes)."""
+        return table.rows(ids, outputs.astype(np.float32), self.classes, self.threshold, truth)
 
-    def data(self) -> LensData:
-        """Return what gives each rank the images of its parts."""
-        return LensData(self)
+    def no_rows(self) -> Table:
+        """Return the table of no images."""
+        return table.no_rows(self.classes)
 
-    def writer(self) -> PartWriter:
-        """Return the callback that saves the results."""
-        parts = {part.name: part for part in self.units}
-        product = Product(self.paths, parts, self.classes, self.threshold, self._meta())
-        return PartWriter(product, self.settings.n_threads)
+    def meta(self) -> Meta:
+        """Return the keywords of the tables."""
+        return {**super().meta(), "THRESH": self.threshold}
 
     def finish(self) -> int:
         """Put table and failures together, evaluate; return how many images or files failed."""
-        predictions, failures = collect(
-            self.units, self.run, self.paths, self.classes, self._meta()
-        )
+        predictions, failures = self.collect()
         for path in self.paths.of_evaluation():
             # One of other images would seem to belong to these.
             remove(path)
@@ -147,30 +146,6 @@ class LensRun:
         examples = plots.Examples(self.units, self.expected, settings.n_examples)
         plots.write_plots(root, sample, found, examples)
         log.info("%s, see %s", evaluation.summary(found), root / "evaluation.json")
-
-    def _meta(self) -> dict[str, str | float]:
-        return {
-            "CKPTSHA": self.run["checkpoint"],
-            "RUNHASH": self.run["run_hash"],
-            "VERSION": package_version(),
-            "THRESH": self.threshold,
-        }
-
-    def _is_done(self, part: Part) -> bool:
-        """Tell whether the rows of a part are whole, without failures, of this run and input.
-
-        They are whole if they are as long as they were written; `collect` reads them anyway.
-        """
-        path = self.paths.part(part.name)
-        try:
-            record = read_record(self.paths, part.name)
-            is_whole = record.get("n_failed") == 0 and record.get("bytes") == path.stat().st_size
-            part_hash = fits.getval(path, "PARTHASH") if is_whole else None
-        except Exception:  # a damaged header makes astropy raise many unrelated classes
-            return False
-        # Times are no part of the results, whose bytes a copy of the input must reproduce.
-        is_same_input = record.get("mtimes_ns") == list(part.mtimes_ns)
-        return is_same_input and bool(part_hash == part.content_hash(self.run["run_hash"]))
 
 
 def expected(card: Mapping[str, Any], folder: Path) -> Expected:

@@ -74,6 +74,7 @@ INNER = {
     "survey": ("predict", "survey"),
     "schedule": ("train", "model=compact_reduced schedule@model.scheduler"),
     "recipe": ("train", "model=compact_reduced recipe"),
+    "sets": ("train", "experiment=halos_matrix sets"),
 }
 
 

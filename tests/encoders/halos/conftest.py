@@ -111,6 +111,7 @@ def compose_halos(halos_dir: Path, tmp_path_factory: pytest.TempPathFactory, roo
             "trainer.enable_progress_bar=false",
             "data.batch_size=32",
             "logger=none",
+            "callbacks.reports.draws=false",
         ]
         names = [override.split("=")[0] for override in overrides]
         if "model" not in names:

@@ -196,7 +196,7 @@ def test_bad_pixels_are_named(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"sets": {"a": None}}, r"expected data\.sets to name a set"),
+        ({"sets": {"a": None}}, r"expected data\.sets to name a set to learn from"),
         ({"sets": {"d": "known"}}, r"has a, b, c, but got d; make it with: python .* halo=d"),
         ({"sets": {"a": "yes"}}, r"data\.sets\.a to be one of known, class, none, .* = yes"),
         ({"sets": {"a": {"label": "known"}}}, r"data\.sets\.a to give labels, cross_sections"),
@@ -300,3 +300,28 @@ def test_maps_stay_on_the_device(data_options: Options) -> None:
     batches = [dataset.with_maps(dataset.__getitems__([k])) for k in (0, 1)]
     assert {tuple(batch["maps"].shape) for batch in batches} == {(1, 1, SIDE, SIDE)}
     assert list(dataset._on_device) == [torch.device("cpu")]
+
+
+def test_held_out_sets_are_only_tested(data_options: Options) -> None:
+    part = {"labels": "known", "cross_sections": [0.0, 1.0]}
+    rest = {"labels": "held_out", "folder": "a", "cross_sections": [0.1]}
+    plain = module(data_options, sets={"a": part})
+    data = module(data_options, sets={"a": part, "rest": rest, "c": "held_out"})
+    halos = data.halos
+    assert data.ids == plain.ids
+    assert data.card()["data_hash"] == plain.card()["data_hash"]
+    assert halos.classes.names == ["0", "1"]
+    for split in ("train", "val"):
+        np.testing.assert_array_equal(data.numbers[split], plain.numbers[split])
+    tested = data.numbers["test"]
+    of_set = halos.set_number[tested]
+    # Of the same suite the halos of the test split, of another seed all.
+    assert set(halos.halo[tested[of_set == 1]]) == set(data.ids["test"])
+    assert (of_set == 2).sum() == 8 * N_EACH
+    assert np.isnan(halos.targets[halos.is_held_out]).all()
+    assert (halos.labels[halos.is_held_out] == -1).all()
+
+
+def test_something_must_be_learned(data_options: Options) -> None:
+    with pytest.raises(ConfigError, match=r"to name a set to learn from, .* 'held_out'"):
+        module(data_options, sets={"a": "held_out"})

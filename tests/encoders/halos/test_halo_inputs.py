@@ -99,9 +99,9 @@ def test_fractions_are_uniform_and_independent() -> None:
 def test_targets_are_scaled_logarithms() -> None:
     scale = LogScale.fit([0.0, 0.1, 1.0], 0.01)
     assert scale is not None
-    found = scale.scaled(np.array([0.0, 0.01, 0.1, 1.0, np.nan]))
+    found = scale.forward(np.array([0.0, 0.01, 0.1, 1.0, np.nan]))
     np.testing.assert_allclose(found, [0.0, 0.0, 0.5, 1.0, np.nan])
-    np.testing.assert_allclose(scale.cross_section(found[1:4]), [0.01, 0.1, 1.0])
+    np.testing.assert_allclose(scale.inverse(found[1:4]), [0.01, 0.1, 1.0])
     assert LogScale(**scale.plain()) == scale
     without = LogScale.fit([0.1, 1.0], 0.01)
     assert without is not None

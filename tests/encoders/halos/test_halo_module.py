@@ -58,6 +58,7 @@ def options(**change: Any) -> Options:  # noqa: ANN401
         "scheduler": None,
         "augment": {"turns": True, "flips": True, "seed": 1},
         "bottleneck": "sample",
+        "judge": {"n_reference": 64, "n_neighbours": 2, "false_alarms": 0.05, "level": 0.68},
         **change,
     }
 

@@ -85,6 +85,26 @@ def test_low_precision_is_raised(kind: torch.dtype) -> None:
     assert losses.cclp(z.to(kind), classes, 3, 3, per_row=True).dtype == torch.float32
 
 
+@pytest.mark.parametrize("n_open", [0, 100])
+def test_mixed_training_and_far_maps_keep_value_and_gradient(n_open: int) -> None:
+    """Of 120 maps, 100 may be without label in a blob of their own, as those of a foreign set."""
+    z, classes = embeddings(120, 0)
+    z, classes = z.clone(), classes.clone()
+    z[:n_open, 0] += 6.0
+    classes[:n_open] = losses.UNLABELLED
+
+    def value_and_slope(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        values = values.clone().requires_grad_()
+        loss = losses.cclp(values, classes, 3, 3, per_row=True)
+        return loss.detach().double(), torch.autograd.grad(loss, values)[0].double()
+
+    exact = value_and_slope(z.float().double())
+    with torch.autocast("cpu", torch.bfloat16):
+        found = value_and_slope(z.float())
+    for one, other in zip(found, exact, strict=True):
+        assert float((one - other).norm() / other.norm()) < 1e-5
+
+
 def test_cclp_has_correct_gradients() -> None:
     z, classes = embeddings(8, 3)
     loss = functools.partial(losses.cclp, classes=classes, n_classes=3, n_steps=3, per_row=True)

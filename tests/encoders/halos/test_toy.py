@@ -47,7 +47,7 @@ def test_a_width_that_was_held_out_is_interpolated(composed: Callable[..., DictC
     maps = read_maps(maps_path(tmp_path / "blobs", 0))[sigma == HELD_OUT][:, :1]
     with torch.inference_mode():
         first = module(torch.from_numpy(maps)).z[:, 0].double().numpy()
-    found = module.scale.cross_section(np.median(first))
+    found = module.scale.inverse(np.median(first))
     # Its neighbours are 20 % away.
     assert found == pytest.approx(HELD_OUT, rel=0.2), metrics
     # A constant would be wrong by 0.4.

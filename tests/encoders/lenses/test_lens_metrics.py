@@ -20,12 +20,10 @@ from encoders.lenses.metrics import (
     Predictions,
     Running,
     accuracy_by_delta_chi2,
-    area,
     auroc_ovo,
     auroc_ovr,
-    roc_curve,
 )
-from encoders.metrics import accuracy, calibration_error, confusion
+from encoders.metrics import accuracy, area, calibration_error, confusion, roc_curve
 
 
 @pytest.fixture

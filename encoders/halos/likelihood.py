@@ -1,0 +1,115 @@
+"""What the first latent of a map says about its cross-section."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datagen.errors import ConfigError
+from encoders.halos.conformal import shifted
+
+Numbers = NDArray[np.float64]
+# Cross-sections are looked for so far beyond the known ones, on the axis where these are 0 to 1.
+MARGIN = 0.25
+N_GRID = 301
+# Least standard deviation of a class, a few steps of the grid.
+NARROWEST = 0.01
+# Of a normal distribution: one standard deviation below the median, the median, one above.
+LEVELS = (0.158655, 0.5, 0.841345)
+
+
+def grid() -> Numbers:
+    """Return the places at which likelihoods are computed (G,)."""
+    return np.linspace(-MARGIN, 1.0 + MARGIN, N_GRID)
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """`p(z_0 | t)`: normal, with mean and width interpolated between the known cross-sections.
+
+    Inverse regression: what an encoder makes of maps of each known t is measured, so that its pull
+    towards the middle of the axis is undone, and t between the known ones have their place. Beyond
+    them the mean goes on as a straight line, the width stays.
+
+    Args:
+        places: Known t, rising (K,).
+        means: Of z_0 (K,).
+        widths: Its standard deviations (K,).
+    """
+
+    places: Numbers
+    means: Numbers
+    widths: Numbers
+
+    @classmethod
+    def fit(cls, first: Numbers, targets: Numbers) -> Likelihood:
+        """Learn from maps that trained nothing.
+
+        Args:
+            first: z_0 (n,).
+            targets: t, NaN where unknown (n,).
+
+        Raises:
+            ConfigError: There are maps of fewer than two known t.
+        """
+        places = np.unique(targets[np.isfinite(targets)])
+        if len(places) < 2:
+            raise ConfigError(
+                "expected validation maps of two known cross-sections or more, but got those of "
+                f"{len(places)}; train with more halos (data_gen.nfiles)",
+                len(places),
+            )
+        groups = [first[targets == place] for place in places]
+        widths = [max(float(group.std()), NARROWEST) for group in groups]
+        return cls(places, np.array([g.mean() for g in groups]), np.array(widths))
+
+    def log(self, first: Numbers) -> Numbers:
+        """Return ln p(z_0 | t) on the grid for z_0 (n,): (n, G)."""
+        places = grid()
+        mean, width = self._mean(places), np.exp(self._interpolated(np.log(self.widths), places))
+        return np.asarray(-0.5 * ((first[:, None] - mean) / width) ** 2 - np.log(width))
+
+    def _interpolated(self, values: Numbers, places: Numbers) -> Numbers:
+        return np.asarray(np.interp(places, self.places, values))
+
+    def _mean(self, places: Numbers) -> Numbers:
+        inside = self._interpolated(self.means, places)
+        slopes = np.diff(self.means) / np.diff(self.places)
+        below = np.minimum(places - self.places[0], 0.0) * slopes[0]
+        above = np.maximum(places - self.places[-1], 0.0) * slopes[-1]
+        return np.asarray(inside + below + above)
+
+
+def quantiles(log_likelihood: Numbers, levels: Sequence[float] = LEVELS) -> Numbers:
+    """Return quantiles of t, whose prior is flat on the grid.
+
+    Args:
+        log_likelihood: On the grid (n, G).
+        levels: In (0, 1) (L,).
+
+    Returns:
+        (n, L).
+    """
+    density = np.exp(log_likelihood - log_likelihood.max(axis=1, keepdims=True))
+    steps = 0.5 * (density[:, 1:] + density[:, :-1])
+    below = np.concatenate([np.zeros((len(density), 1)), np.cumsum(steps, axis=1)], axis=1)
+    places = grid()
+    found = [np.interp(levels, row / row[-1], places) for row in below]
+    return np.array(found).reshape(len(density), len(levels))
+
+
+def interval(log_likelihood: Numbers, shift: float) -> Numbers:
+    """Return lower end, median and upper end of t (n, 3).
+
+    Args:
+        log_likelihood: On the grid (n, G).
+        shift: By how much to widen the quantiles, see `conformal.quantile_shift`; inf gives the
+            whole axis.
+    """
+    low, middle, high = quantiles(log_likelihood).T
+    low, high = shifted(low, high, shift)
+    low, high = np.maximum(low, -MARGIN), np.minimum(high, 1.0 + MARGIN)
+    return np.stack((low, np.clip(middle, low, high), high), axis=1)
