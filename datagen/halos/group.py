@@ -69,8 +69,8 @@ class Group:
         """Return the masses of a cluster's subhalos after evaporation, (N,) [Msun]."""
         subs, halo = self.subhalos[k], self.host.one(k)
         r = np.linalg.norm(subs.position, axis=-1) * halo.r_200
-        does_evaporate = self.settings.substructure.is_evaporated
-        sigma = self.host.core.cross_section[k, s] if does_evaporate else np.float64(0.0)
+        # Subhalos that do not evaporate feel no cross-section.
+        sigma = self.host.core.cross_section[k, s] * self.settings.substructure.is_evaporated
         left = subhalos.bound_share(halo, r, sigma, self.clusters.age[k])
         bound: Array = subs.share * self.clusters.mass[k] * left
         return bound
