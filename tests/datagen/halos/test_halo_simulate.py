@@ -262,7 +262,7 @@ def test_lda_agrees_with_scikit_learn() -> None:
 
 @pytest.mark.slow
 def test_radial_profiles_find_as_many_classes_as_is_realistic() -> None:
-    """Four classes at 50 px, 0.51 when measured: neither trivial nor hopeless."""
+    """Four classes at 50 px, 0.50 when measured: neither trivial nor hopeless."""
     made = benchmark.simulate(benchmark.suite("a", 50), 200)
     labels = np.searchsorted([0.0, 0.1, 0.3, 1.0], made.truth["CROSS_SECTION"])
     features = benchmark.profiles(made.maps[:, :1])
