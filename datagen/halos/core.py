@@ -22,6 +22,7 @@ class Core:
 
     Args:
         r_1: Radius inside which the halo differs from NFW; density and mass join there [kpc].
+        r_round: Radius inside which the halo is rounder: a particle scatters there once [kpc].
         rho_0: Central density [Msun/kpc^3]; infinite without a core.
         s_1d: Velocity dispersion in one dimension inside r_1 [km/s].
         r_half: Radius of half the central density [kpc].
@@ -30,6 +31,7 @@ class Core:
     """
 
     r_1: Array
+    r_round: Array
     rho_0: Array
     s_1d: Array
     r_half: Array

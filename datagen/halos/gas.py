@@ -26,15 +26,17 @@ _COOL_BRIGHT, _COOL_SIZE = 3.0, 0.3
 
 @dataclass(frozen=True)
 class Gas:
-    """Emission of the gas of one cluster.
+    """The gas of one cluster.
 
     Args:
+        density: Of the centre without a cool core [Msun/kpc^3].
         brightness: Of the centre without a cool core [Lsun/kpc^2].
         core: r_c [kpc].
         beta: Slope.
         is_cool: Whether a second, denser core lies inside.
     """
 
+    density: float
     brightness: float
     core: float
     beta: float
@@ -47,6 +49,21 @@ class Gas:
         if self.is_cool:
             found = found + _COOL_BRIGHT * (1.0 + r2 / (_COOL_SIZE * self.core) ** 2) ** power
         return self.brightness * found
+
+    def column(self, r2: Array) -> Array:
+        """Return Sigma = Sigma_0 (1 + R^2 / r_c^2)^(1/2 - 3 beta / 2) [Msun/kpc^2].
+
+        A cool core holds as much as makes its emission alone, which goes with density squared.
+
+        Args:
+            r2: Squared radii [kpc^2].
+        """
+        power = 0.5 - 1.5 * self.beta
+        found = (1.0 + r2 / self.core**2) ** power
+        if self.is_cool:
+            share = math.sqrt(_COOL_BRIGHT * _COOL_SIZE)
+            found = found + share * (1.0 + r2 / (_COOL_SIZE * self.core) ** 2) ** power
+        return self.density * _depth(1.5 * self.beta, self.core) * found
 
 
 def emission(halo: Nfw, fraction: float, core: float, beta: float, is_cool: bool) -> Gas:
@@ -67,8 +84,12 @@ def emission(halo: Nfw, fraction: float, core: float, beta: float, is_cool: bool
     electrons = rho_0 * _MSUN_KPC3_TO_PROTONS / _PER_ELECTRON
     kelvin = _KELVIN * (float(halo.mass(halo.r_200)) / 5e14) ** (2.0 / 3.0)
     per_volume = _COOLING * math.sqrt(kelvin) * electrons**2 / _ELECTRONS * CM_PER_KPC**3 / LSUN
-    column = math.sqrt(math.pi) * gamma(3.0 * beta - 0.5) / gamma(3.0 * beta) * core
-    return Gas(float(per_volume * column), core, beta, is_cool)
+    return Gas(rho_0, float(per_volume) * _depth(3.0 * beta, core), core, beta, is_cool)
+
+
+def _depth(power: float, core: float) -> float:
+    """Return the integral of (1 + z^2 / r_c^2)^-power over all depths [kpc]."""
+    return math.sqrt(math.pi) * float(gamma(power - 0.5) / gamma(power)) * core
 
 
 def _beta_mass(r: float, core: float, beta: float) -> float:

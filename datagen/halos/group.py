@@ -13,6 +13,7 @@ from datagen.halos.dpie import Dpie
 from datagen.halos.nfw import Nfw
 from datagen.halos.prior import Clusters, Subhalos, bcg, draw_clusters, draw_subhalos
 from datagen.halos.projection import tabulate
+from datagen.halos.scattering import Scattering
 from datagen.halos.settings import HaloSettings
 
 # Halos that merge with none are solved for all the same, at this mass, and not drawn [Msun].
@@ -68,7 +69,8 @@ class Group:
         """Return the masses of a cluster's subhalos after evaporation, (N,) [Msun]."""
         subs, halo = self.subhalos[k], self.host.one(k)
         r = np.linalg.norm(subs.position, axis=-1) * halo.r_200
-        sigma = self.host.core.cross_section[k, s]
+        # Subhalos that do not evaporate feel no cross-section.
+        sigma = self.host.core.cross_section[k, s] * self.settings.substructure.is_evaporated
         left = subhalos.bound_share(halo, r, sigma, self.clusters.age[k])
         bound: Array = subs.share * self.clusters.mass[k] * left
         return bound
@@ -112,13 +114,14 @@ def prepare(settings: HaloSettings, seed: int, numbers: Numbers) -> Group:
 
 
 def _solved(settings: HaloSettings, halo: Nfw, age: Array, stars: Dpie) -> Halos:
-    sigma = np.asarray(settings.cross_sections, float)
-    many = Nfw(*(np.repeat(part[:, None], len(sigma), 1) for part in vars(halo).values()))
-    ages = np.repeat(age[:, None], len(sigma), 1)
+    n_sigma = len(settings.cross_sections)
+    many = Nfw(*(np.repeat(part[:, None], n_sigma, 1) for part in vars(halo).values()))
+    ages = np.repeat(age[:, None], n_sigma, 1)
+    sigma = np.broadcast_to(np.asarray(settings.cross_sections, float), ages.shape)
     engine = jeans.solve if settings.engine == "jeans" else parametric.solve
-    core = engine(many, np.broadcast_to(sigma, ages.shape), ages, settings.velocity)
+    core = engine(many, sigma, ages, settings.velocity)
     if settings.stars.is_felt:
         column = Dpie(*(part[:, None] + 0.0 * ages for part in vars(stars).values()))
-        core = baryons.solve(many, core, ages, column)
+        core = baryons.solve(many, core, Scattering(sigma, ages, settings.velocity), column)
     imaging = settings.imaging
     return Halos(halo, core, tabulate(many, core, imaging.depth, imaging.softening))

@@ -17,11 +17,10 @@ import numpy as np
 
 from datagen.halos import isothermal
 from datagen.halos.core import NODES, Core, half_density_radius
-from datagen.halos.cosmology import CM2_PER_G, GRAVITY, GYR, Array, Flags
+from datagen.halos.cosmology import GRAVITY, Array, Flags
 from datagen.halos.nfw import Nfw
+from datagen.halos.scattering import Scattering
 
-# <v_rel> of particles with a Maxwellian distribution, in units of s.
-RELATIVE = 4.0 / math.sqrt(math.pi)
 # The least r_1 that is looked for [r_s].
 _X_MIN, _N_HALVINGS = 1e-6, 60
 
@@ -41,22 +40,20 @@ def solve(halo: Nfw, cross_section: Array, age: Array, velocity: float | None = 
     sphere = isothermal.table()
     halo, cross_section, age = broadcast(halo, cross_section, age)
     is_cored = cross_section > 0.0
-    sigma = np.where(is_cored, cross_section, 1.0)
-    low = np.log(_X_MIN) + np.zeros_like(sigma)
-    high = np.log(_x_max(float(sphere.q[-1]))) + np.zeros_like(sigma)
+    scattering = Scattering(np.where(is_cored, cross_section, 1.0), age, velocity)
+    low = np.log(_X_MIN) + np.zeros_like(age)
+    high = np.log(_x_max(float(sphere.q[-1]))) + np.zeros_like(age)
     for _ in range(_N_HALVINGS):
         middle = 0.5 * (low + high)
         r_1 = halo.r_s * np.exp(middle)
-        speed = RELATIVE * _sphere_at(halo, r_1)[2]
-        scatterings = halo.density(r_1) * speed * age * _at_speed(sigma, speed, velocity)
-        is_within = scatterings * CM2_PER_G / GYR > 1.0
+        is_within = halo.density(r_1) > scattering.density(_sphere_at(halo, r_1)[2])
         low, high = np.where(is_within, middle, low), np.where(is_within, high, middle)
     r_1 = halo.r_s * np.exp(0.5 * (low + high))
     ln_x1, rho_0, s_1d = _sphere_at(halo, r_1)
     ln_y = np.interp(ln_x1[..., None] + NODES, sphere.ln_x, sphere.ln_y)
     ln_density = np.log(rho_0)[..., None] + ln_y
-    effective = _at_speed(cross_section, RELATIVE * s_1d, velocity)
-    core = Core(r_1, rho_0, s_1d, half_density_radius(r_1, ln_density), effective, ln_density)
+    r_half, sigma = half_density_radius(r_1, ln_density), scattering.at_dispersion(s_1d)
+    core = Core(r_1, r_1, rho_0, s_1d, r_half, sigma, ln_density)
     return without_core(core, is_cored)
 
 
@@ -64,6 +61,7 @@ def without_core(core: Core, is_cored: Flags) -> Core:
     """Return cores of which only some are there: the others get r_1 = 0."""
     return Core(
         r_1=np.where(is_cored, core.r_1, 0.0),
+        r_round=np.where(is_cored, core.r_round, 0.0),
         rho_0=np.where(is_cored, core.rho_0, np.inf),
         s_1d=np.where(is_cored, core.s_1d, 0.0),
         r_half=np.where(is_cored, core.r_half, 0.0),
@@ -76,10 +74,6 @@ def broadcast(halo: Nfw, cross_section: Array, age: Array) -> tuple[Nfw, Array, 
     """Return halos, cross-sections and ages in one shape."""
     parts = np.broadcast_arrays(halo.rho_s, halo.r_s, halo.r_200, cross_section, age)
     return Nfw(*parts[:3]), parts[3], parts[4]
-
-
-def _at_speed(sigma: Array, speed: Array, velocity: float | None) -> Array:
-    return sigma if velocity is None else sigma / (1.0 + (speed / velocity) ** 2)
 
 
 def _x_max(q_max: float) -> float:

@@ -40,6 +40,19 @@ class Nfw:
         mass: Array = 4.0 * math.pi * self.rho_s * self.r_s**3 * mass_shape(r / self.r_s)
         return mass
 
+    def radius(self, density: Array) -> Array:
+        """Return the radius at which the halos have a density [kpc].
+
+        The real root of x (1 + x)^2 = rho_s / density: 4/3 sinh^2(arsinh(sqrt(27/4 rho_s /
+        density)) / 3).
+
+        Args:
+            density: [Msun/kpc^3].
+        """
+        third = np.arcsinh(np.sqrt(6.75 * self.rho_s / density)) / 3.0
+        radius: Array = 4.0 / 3.0 * np.sinh(third) ** 2 * self.r_s
+        return radius
+
     def expanded(self) -> Nfw:
         """Return the halos with one more axis, along which radii lie."""
         return Nfw(self.rho_s[..., None], self.r_s[..., None], self.r_200[..., None])

@@ -6,13 +6,17 @@ import math
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import ndtr
+from scipy.stats import poisson
 
-from datagen.halos.cosmology import CM_PER_KPC, LSUN, Array, angular_distance, lensing_density
+from datagen.halos.cosmology import CM_PER_KPC, LSUN, Array, angular_distance
 
 Complex = NDArray[np.complex128]
 
 _ERG_PER_KEV = 1.60218e-9
 _ARCMIN = math.pi / 10_800.0
+# From this mean on quantiles of Poisson numbers are expanded about those of normal ones.
+_MANY = 100.0
 
 
 def shape_noise(ellipticity: float, galaxies: float, pixel_arcmin: float) -> float:
@@ -60,32 +64,44 @@ def lensing_map(mass: Array, lensing: float, noise: float, white: Array) -> Arra
     return kaiser_squires(gamma) * lensing
 
 
-def photons(
-    xray: Array, z: float, pixel_kpc: float, effort: float, rng: np.random.Generator
-) -> Array:
+def photons(xray: Array, z: float, pixel_kpc: float, effort: float, white: Array) -> Array:
     """Return the counts of an X-ray telescope, (side, side).
+
+    Each pixel has a normal number of its own, so that what one shows does not change another.
 
     Args:
         xray: Surface brightness, (side, side) [Lsun/kpc^2].
         z: Redshift of the cluster.
         pixel_kpc: Side of a pixel.
         effort: Effective area times exposure over the energy of a photon [cm^2 s/keV].
-        rng: Generator of the photons.
+        white: Independent normal numbers, (side, side).
     """
     distance = angular_distance(0.0, z) * (1.0 + z) ** 2 * CM_PER_KPC
     flux = xray * LSUN * pixel_kpc**2 / (4.0 * math.pi * distance**2)
-    mean = flux * effort / _ERG_PER_KEV
-    return rng.poisson(mean).astype(float)
+    return counts(flux * effort / _ERG_PER_KEV, white)
+
+
+def counts(mean: Array, white: Array) -> Array:
+    """Return Poisson numbers: their quantiles at the shares of normal numbers.
+
+    Large ones by the expansion of Giles 2016 (Algorithm 955, ACM Trans. Math. Softw. 42, 7).
+
+    Args:
+        mean: (...).
+        white: Independent normal numbers, (...).
+    """
+    large, w = np.maximum(mean, _MANY), white
+    root = np.sqrt(large)
+    found = large + root * w + (2.0 + w**2) / 6.0 - (2.0 * w + w**3) / (72.0 * root)
+    found += (-16.0 + 7.0 * w**2 + 3.0 * w**4) / (810.0 * large)
+    is_few = mean < _MANY
+    found[is_few] = poisson.ppf(ndtr(w[is_few]), mean[is_few])
+    return np.floor(found)
 
 
 def pixel_arcmin(z: float, pixel_kpc: float) -> float:
     """Return the angle of a pixel [arcmin]."""
     return pixel_kpc / angular_distance(0.0, z) / _ARCMIN
-
-
-def critical(z: float, z_source: float) -> float:
-    """Return the critical surface density, for sources behind the cluster [Msun/kpc^2]."""
-    return lensing_density(z, max(z_source, z + 0.1))
 
 
 def _kernel(n: int) -> Complex:

@@ -13,7 +13,9 @@ from scipy.stats import poisson
 from datagen.halos import nfw
 from datagen.halos.cosmology import Array, Flags, Numbers
 from datagen.halos.dpie import Dpie
-from datagen.halos.settings import HaloSettings, StarsSettings, SubstructureSettings
+from datagen.halos.power_laws import power_law
+from datagen.halos.settings import HaloSettings, StarsSettings
+from datagen.halos.substructure import SubstructureSettings
 from datagen.lenses.distributions import Distribution
 from datagen.seeds import stream
 
@@ -159,17 +161,6 @@ def bcg(settings: StarsSettings, mass: Array, factor: Array) -> Dpie:
     return Dpie(settings.mass * relative, settings.core * size, settings.edge * size)
 
 
-def power_law(u: Array, low: float, high: float, slope: float) -> Array:
-    """Return numbers with dN/dm ~ m^-slope between two limits; the share u is smaller."""
-    power = 1.0 - slope
-    if abs(power) < 1e-9:
-        ln_m = np.log(low) + np.log(high / low) * u
-    else:
-        ln_m = np.log(low**power + (high**power - low**power) * u) / power
-    values: Array = np.exp(ln_m)
-    return values
-
-
 def quantile(distribution: Distribution, u: Array) -> Array:
     """Return the values below which a distribution has the shares u."""
     found: Array = distribution.quantile(torch.from_numpy(np.ascontiguousarray(u))).numpy()
@@ -194,7 +185,8 @@ def _share_below(normal: Array) -> Array:
 
 
 def _axes(smallest: Array, u: Array) -> Array:
-    middle = smallest + (1.0 - smallest) * u
+    # The middle axis lies in the middle half of what is possible.
+    middle = smallest + (1.0 - smallest) * (0.25 + 0.5 * u)
     axes = np.stack([np.ones_like(u), middle, smallest], -1)
     normalised: Array = axes / np.prod(axes, -1, keepdims=True) ** (1.0 / 3.0)
     return normalised

@@ -17,7 +17,7 @@ _LN_START, _LN_END, _N_RADII, _N_DEPTHS = math.log(0.2), math.log(16_000.0), 160
 _LN_STEP = (_LN_END - _LN_START) / (_N_RADII - 1)
 _LN_R = _LN_START + _LN_STEP * np.arange(_N_RADII)
 _Z_MIN = 0.1
-# What counts as r_1 without a core [kpc], and as no surface density [Msun/kpc^2].
+# What counts as r_round without a core [kpc], and as no surface density [Msun/kpc^2].
 _NO_CORE, _TINY = 1e-3, 1e-200
 
 
@@ -25,8 +25,8 @@ def tabulate(halo: Nfw, core: Core, depth: float, softening: float) -> Array:
     """Return ln of the surface density of round halos at the nodes, in two parts that add up.
 
     The integral of rho(sqrt(R^2 + z^2 + softening^2)) over a column of length `depth`, centred on
-    the halo. The inner part has the density rho exp(-(r / r_1)^2), the outer part the rest: each
-    may then be flattened in its own way, and the mass stays what it was.
+    the halo. The inner part has the density rho exp(-(r / r_round)^2), the outer part the rest:
+    each may then be flattened in its own way, and the mass stays what it was.
 
     Args:
         halo: Halos, (...).
@@ -45,8 +45,8 @@ def tabulate(halo: Nfw, core: Core, depth: float, softening: float) -> Array:
     radii = np.sqrt(np.exp(2.0 * _LN_R)[:, None] + z**2 + softening**2).ravel()
     shape = np.shape(core.r_1)
     rho = density(halo, core, np.broadcast_to(radii, (*shape, radii.size)))
-    r_1 = np.maximum(core.r_1, _NO_CORE)[..., None]
-    inner = rho * np.exp(-((radii / r_1) ** 2))
+    r_round = np.maximum(core.r_round, _NO_CORE)[..., None]
+    inner = rho * np.exp(-((radii / r_round) ** 2))
     parts = np.stack([inner, rho - inner], -2).reshape(*shape, 2, _N_RADII, _N_DEPTHS)
     columns: Array = np.log(np.maximum(parts @ (2.0 * weight), _TINY))
     return columns

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,8 +16,6 @@ from datagen.halos.projection import Ellipse, at_radius, flattened, project
 
 # A potential is about half as flattened as the mass that makes it; gas follows it.
 _GAS_FLATTENING = 0.5
-# Gas cores of merging halos [r_200].
-_COMPANION_CORE = 0.1
 
 
 @dataclass(frozen=True)
@@ -27,7 +26,7 @@ class View:
         k: Place of the cluster in its group.
         rotation: From the cluster's own axes to (x, y, depth), (3, 3).
         outer: The outer part of its halo.
-        inner: The part inside about r_1, which self-interaction makes rounder.
+        inner: The part inside about r_round, which self-interaction makes rounder.
         gas: Its gas.
     """
 
@@ -94,18 +93,31 @@ def satellites_map(group: Group, seen: View, grid: Grid) -> Array:
 
 def xray_map(group: Group, seen: View, grid: Grid) -> Array:
     """Return the X-rays of the smooth gas, (side, side) [Lsun/kpc^2]."""
+    return _gas_map(group, seen, grid, gas.Gas.surface)
+
+
+def gas_map(group: Group, seen: View, grid: Grid) -> Array:
+    """Return the surface density of the smooth gas, (side, side) [Msun/kpc^2]."""
+    return _gas_map(group, seen, grid, gas.Gas.column)
+
+
+def _gas_map(
+    group: Group, seen: View, grid: Grid, show: Callable[[gas.Gas, Array], Array]
+) -> Array:
+    """Return what the gas of a cluster, and of a merging halo, shows at squared radii."""
     k, clusters, settings = seen.k, group.clusters, group.settings.gas
     fraction = settings.fraction * 10.0 ** (-0.1 * clusters.agn[k])
     beta = float(clusters.beta[k])
     main = gas.emission(
         group.host.one(k), fraction, float(clusters.gas_core[k]), beta, bool(clusters.is_cool[k])
     )
-    total = grid.average(lambda x, y: main.surface(seen.gas.radius2(x, y)))
+    total = grid.average(lambda x, y: show(main, seen.gas.radius2(x, y)))
     if clusters.companion.mass[k] > 0.0:
         halo = group.companion.one(k)
-        second = gas.emission(halo, fraction, _COMPANION_CORE * float(halo.r_200), beta, False)
+        core = settings.core * 10.0 ** (0.15 * clusters.agn[k]) * float(halo.r_200)
+        second = gas.emission(halo, fraction, core, beta, False)
         x_0, y_0 = seen.place(clusters.companion.position[k])
-        total += grid.average(lambda x, y: second.surface((x - x_0) ** 2 + (y - y_0) ** 2))
+        total += grid.average(lambda x, y: show(second, (x - x_0) ** 2 + (y - y_0) ** 2))
     return total
 
 

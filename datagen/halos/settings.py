@@ -16,6 +16,7 @@ from datagen.fields.config import (
     check_range,
     check_subset,
 )
+from datagen.halos.substructure import SubstructureSettings
 from datagen.halos.version import CHANNELS
 from datagen.lenses.distributions import Drawn
 
@@ -36,7 +37,7 @@ class PopulationSettings(Drawn):
         age: Distribution of the time since the halo formed [Gyr].
         age_correlation: Of age with concentration, as halos that formed early are concentrated.
         axis_ratio: Distribution of the smallest over the largest axis, in three dimensions.
-        roundness: Share of the flattening that is gone inside r_1.
+        roundness: Share of the flattening that is gone where particles have scattered.
     """
 
     NAME: ClassVar[str] = "halo.population"
@@ -137,43 +138,6 @@ class GasSettings(Drawn):
         check_range("halo.gas.cool_share", self.cool_share, 0.0, 1.0)
         check_range("halo.gas.clumping", self.clumping, 0.0, 0.5)
         check_positive("halo.gas.floor", self.floor)
-        self.check_distributions()
-
-
-@dataclass
-class SubstructureSettings(Drawn):
-    """Subhalos and mergers; their mass is taken from the host.
-
-    Args:
-        n_subhalos: Mean number of subhalos.
-        slope: Their mass function dN / dm ~ m^-slope.
-        share_min: Least mass of a subhalo [M_200].
-        share_max: Largest mass of a subhalo [M_200].
-        merger_share: Share of clusters that merge with another halo.
-        merger_mass: Distribution of its mass [M_200].
-        merger_distance: Distribution of its distance in three dimensions [kpc].
-    """
-
-    NAME: ClassVar[str] = "halo.substructure"
-
-    n_subhalos: float
-    slope: float
-    share_min: float
-    share_max: float
-    merger_share: float
-    merger_mass: str
-    merger_distance: str
-
-    def limits(self) -> dict[str, tuple[float, float]]:
-        """See `Drawn`."""
-        return {"merger_mass": (0.01, 0.4), "merger_distance": (50.0, 5000.0)}
-
-    def __post_init__(self) -> None:
-        check_range("halo.substructure.n_subhalos", self.n_subhalos, 0.0, 100.0)
-        check_range("halo.substructure.slope", self.slope, 1.0, 3.0)
-        check_range("halo.substructure.share_min", self.share_min, 1e-5, 0.05)
-        check_range("halo.substructure.share_max", self.share_max, self.share_min, 0.05)
-        check_range("halo.substructure.merger_share", self.merger_share, 0.0, 1.0)
         self.check_distributions()
 
 
@@ -313,21 +277,27 @@ class HaloSettings:
             )
         if self.velocity is not None:
             check_positive("halo.velocity", self.velocity)
-        if self.stars.is_felt and self.engine != "jeans":
-            raise ConfigError(
-                f"expected halo.stars.is_felt = false with halo.engine = {self.engine}, which has "
-                "no baryons, but got is_felt = true",
-                value=True,
-                allowed=False,
-            )
-        if self.content != "halos" and self.observation.is_on:
-            raise ConfigError(
-                f"expected halo.observation.is_on = false with halo.content = {self.content}, but "
-                "got is_on = true",
-                value=True,
-                allowed=False,
-            )
+        if self.engine != "jeans":
+            reason = f"with halo.engine = {self.engine}, which has no baryons"
+            _check_off("halo.stars.is_felt", self.stars.is_felt, reason)
+        if self.content != "halos":
+            reason = f"with halo.content = {self.content}"
+            _check_off("halo.observation.is_on", self.observation.is_on, reason)
+        self._check_sources()
         self._check_reach()
+
+    def _check_sources(self) -> None:
+        """Raise `ConfigError` if the galaxies of a lensing map may be nearer than a cluster."""
+        nearest = self.population.distribution("redshift").bounds()[1] + 0.1
+        z_source = self.observation.z_source
+        if self.observation.is_on and z_source < nearest:
+            raise ConfigError(
+                f"expected halo.observation.z_source >= {nearest:g}, 0.1 above the largest "
+                f"redshift of halo.population.redshift = {self.population.redshift}, but got "
+                f"halo.observation.z_source = {z_source:g}",
+                value=z_source,
+                allowed=f">= {nearest:g}",
+            )
 
     def _check_reach(self) -> None:
         """Raise `ConfigError` if a map is wider than what its halos are tabulated for."""
@@ -364,6 +334,13 @@ def halo_settings(values: Mapping[str, Any]) -> HaloSettings:
             built[name] = _build(part, built[name], f"halo.{name}")
     settings: HaloSettings = _build(HaloSettings, built, "halo")
     return settings
+
+
+def _check_off(name: str, value: bool, reason: str) -> None:
+    if value:
+        raise ConfigError(
+            f"expected {name} = false {reason}, but got {name} = true", value=True, allowed=False
+        )
 
 
 def _build(cls: Any, values: Mapping[str, Any], name: str) -> Any:  # noqa: ANN401 - the class given

@@ -44,12 +44,14 @@ class Scene:
         seen: Shapes and positions on the sky.
         sky: Background and noise.
         xray: X-rays of the smooth gas, (side, side) [Lsun/kpc^2].
+        gas: Its surface density, (side, side) [Msun/kpc^2].
         satellites: Their stars, (side, side) [Msun/kpc^2].
     """
 
     seen: render.View
     sky: Sky
     xray: Array
+    gas: Array
     satellites: Array
 
 
@@ -98,13 +100,19 @@ class Simulator:
         seen = render.view(group, k, draw_rotation(self.seed, number, projection))
         redshift = float(group.clusters.redshift[k])
         sky = Sky(self.settings, self.seed, number, projection, redshift)
-        xray = render.xray_map(group, seen, grid)
-        return Scene(seen, sky, xray, render.satellites_map(group, seen, grid))
+        return Scene(
+            seen,
+            sky,
+            xray=render.xray_map(group, seen, grid),
+            gas=render.gas_map(group, seen, grid),
+            satellites=render.satellites_map(group, seen, grid),
+        )
 
     def _cluster_maps(self, group: Group, scene: Scene, s: int, grid: Grid) -> dict[str, Array]:
-        """Return each channel without background."""
+        """Return each channel, and the surface density of gas, without background."""
         if self.settings.content == "empty":
-            return dict.fromkeys(CHANNELS, np.zeros_like(scene.xray))
+            return dict.fromkeys((*CHANNELS, "gas"), np.zeros_like(scene.xray))
         bcg = render.bcg_map(group, scene.seen, s, grid)
         mass = render.mass_map(group, scene.seen, s, grid) + bcg
-        return {"mass": mass, "xray": scene.xray, "stars": scene.satellites + bcg}
+        stars = scene.satellites + bcg
+        return {"mass": mass, "xray": scene.xray, "stars": stars, "gas": scene.gas}

@@ -8,14 +8,14 @@ from functools import cached_property
 import numpy as np
 
 from datagen.halos import fluctuations, observe
-from datagen.halos.cosmology import Array, matter_density
+from datagen.halos.cosmology import Array, lensing_density, matter_density
 from datagen.halos.settings import HaloSettings
 from datagen.halos.version import CHANNELS
 from datagen.seeds import stream
 
-# Stars in front and behind, over all matter there, and the mass of a star particle over that of a
-# dark one.
-_STARS_SHARE, _STAR_PARTICLE = 0.005, 0.2
+# Stars and gas in front and behind, over all matter there, and the mass of a particle of either
+# over that of a dark one.
+_STARS_SHARE, _GAS_SHARE, _BARYON_PARTICLE = 0.005, 0.16, 0.2
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Sky:
 
     @cached_property
     def background(self) -> dict[str, Array]:
-        """Return what each channel shows where there is no cluster, (side, side) each."""
+        """Return each channel, and the gas, where there is no cluster, (side, side) each."""
         settings, imaging = self.settings.background, self.settings.imaging
         white = self.rng("background").standard_normal((2, 2 * imaging.side, 2 * imaging.side))
         density, gas = (fluctuations.correlated(field, settings.slope) for field in white)
@@ -50,13 +50,15 @@ class Sky:
         mass = fluctuations.lognormal(column, settings.scatter, density)
         clumping = fluctuations.lognormal(1.0, self.settings.gas.clumping, gas)
         floor = self.settings.gas.floor
-        return {"mass": mass, "xray": floor * clumping, "stars": _STARS_SHARE * mass}
+        stars, column_of_gas = _STARS_SHARE * mass, _GAS_SHARE * mass
+        return {"mass": mass, "xray": floor * clumping, "stars": stars, "gas": column_of_gas}
 
     def finish(self, cluster: dict[str, Array]) -> Array:
         """Return maps with background and noise, (channels, side, side).
 
         Args:
-            cluster: Each channel without background, (side, side).
+            cluster: Each channel, and the surface density of `gas`, without background,
+                (side, side).
         """
         background = self.background
         # Gas is as clumpy in the cluster as before it.
@@ -65,6 +67,7 @@ class Sky:
             "mass": cluster["mass"] + background["mass"],
             "xray": cluster["xray"] * clumping + background["xray"],
             "stars": cluster["stars"] + background["stars"],
+            "gas": cluster["gas"] + background["gas"],
         }
         maps = self._with_content(self._sampled(smooth))
         if self.settings.observation.is_on:
@@ -78,9 +81,9 @@ class Sky:
         if imaging.particle_mass == 0.0:
             return maps
         per_mass = imaging.pixel_scale**2 / imaging.particle_mass
-        n_dark = smooth["mass"] * per_mass
-        # A simulation has as many gas particles as dark ones.
-        n_pixel = np.stack([n_dark, n_dark, smooth["stars"] * per_mass / _STAR_PARTICLE])
+        baryons = np.stack([smooth["gas"], smooth["stars"]]) / _BARYON_PARTICLE
+        # Noise of X-rays is that of gas, which knows nothing of the cross-section.
+        n_pixel = np.concatenate([smooth["mass"][None], baryons]) * per_mass
         white = self.rng("noise").standard_normal(maps.shape)
         return fluctuations.particle_noise(maps, n_pixel + imaging.n_neighbours, white)
 
@@ -99,9 +102,10 @@ class Sky:
         telescope, scale = self.settings.observation, self.settings.imaging.pixel_scale
         pixel = observe.pixel_arcmin(self.redshift, scale)
         noise = observe.shape_noise(telescope.ellipticity, telescope.galaxies, pixel)
-        lensing = observe.critical(self.redshift, telescope.z_source)
+        lensing = lensing_density(self.redshift, telescope.z_source)
         white = self.rng("shapes").standard_normal((2, *maps.shape[1:]))
+        photons = self.rng("photons").standard_normal(maps.shape[1:])
         effort = telescope.area_cm2 * telescope.exposure_s / telescope.photon_kev
         mass = observe.lensing_map(maps[0], lensing, noise, white)
-        counts = observe.photons(maps[1], self.redshift, scale, effort, self.rng("photons"))
+        counts = observe.photons(maps[1], self.redshift, scale, effort, photons)
         return np.stack([mass, counts, maps[2]])

@@ -3,4 +3,4 @@
 # What a map may show; files hold some of them, in the order of their header.
 CHANNELS = ("mass", "xray", "stars")
 # Of all files of cluster maps; part of the settings' hash.
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2

@@ -14,6 +14,7 @@ from datagen.halos.core import Core, density
 from datagen.halos.cosmology import Array, critical_density, lensing_density
 from datagen.halos.dpie import Dpie
 from datagen.halos.nfw import Nfw
+from datagen.halos.scattering import Scattering
 
 # sigma/m [cm^2/g]: r_1 [kpc], radius of half the central density [kpc], rho_0 [Msun/kpc^3].
 CHECK = {
@@ -102,7 +103,7 @@ def test_mass_within_r1_is_that_of_the_halo(engine: str, c: float) -> None:
         core = jeans.solve(halo, SIGMA, AGE)
     if engine == "baryons":
         stars = Dpie(np.full(5, 9e11), np.full(5, 3.0), np.full(5, 40.0))
-        core = baryons.solve(halo, core, AGE, stars)
+        core = baryons.solve(halo, core, Scattering(SIGMA, AGE), stars)
     assert mass_within_r1(halo, core) == pytest.approx(halo.mass(core.r_1), rel=1e-3)
     outside = 1.0001 * core.r_1[:, None]
     inside = 0.9999 * core.r_1[:, None]
@@ -125,9 +126,8 @@ def test_stars_contract_cores_and_few_stars_do_not() -> None:
     alone = jeans.solve(halo, SIGMA, AGE)
 
     def with_stars(mass: float) -> Core:
-        return baryons.solve(
-            halo, alone, AGE, Dpie(np.full(5, mass), np.full(5, 3.0), np.full(5, 40.0))
-        )
+        stars = Dpie(np.full(5, mass), np.full(5, 3.0), np.full(5, 40.0))
+        return baryons.solve(halo, alone, Scattering(SIGMA, AGE), stars)
 
     few, many = with_stars(1e6), with_stars(1.5e12)
     # Heun's rule and the table of the sphere differ by their steps.
@@ -142,7 +142,7 @@ def test_cores_with_stars_are_in_equilibrium() -> None:
     stars = Dpie(np.full(1, 9e11), np.full(1, 3.0), np.full(1, 40.0))
     halo = halos(n=1)
     alone = jeans.solve(halo, np.array([0.3]), np.array([5.0]))
-    core = baryons.solve(halo, alone, np.array([5.0]), stars)
+    core = baryons.solve(halo, alone, Scattering(np.array([0.3]), np.array([5.0])), stars)
     r = np.geomspace(1e-3, 0.999, 4001) * core.r_1[0]
     rho = density(halo, core, r[None])[0]
     mass = np.concatenate(
@@ -161,6 +161,39 @@ def test_velocity_dependence_acts_at_the_speed_of_the_particles() -> None:
     assert core.cross_section == pytest.approx(SIGMA / (1.0 + speed**2 / 1e6))
     same = jeans.solve(halos(), core.cross_section, AGE)
     assert core.r_1 == pytest.approx(same.r_1, rel=1e-6)
+
+
+@pytest.mark.parametrize("velocity", [500.0, 2000.0])
+def test_velocity_dependence_acts_at_the_dispersion_that_stars_make(velocity: float) -> None:
+    """Of particles at r_1 each scatters once, with the cross-section at their own speed."""
+    halo, stars = halos(), Dpie(np.full(5, 9e11), np.full(5, 3.0), np.full(5, 40.0))
+    alone = jeans.solve(halo, SIGMA, AGE, velocity)
+    core = baryons.solve(halo, alone, Scattering(SIGMA, AGE, velocity), stars)
+    speed = 4.0 / math.sqrt(math.pi) * core.s_1d
+    assert np.all(core.s_1d > 1.01 * alone.s_1d)
+    assert core.cross_section == pytest.approx(SIGMA / (1.0 + (speed / velocity) ** 2))
+    n_scatterings = halo.density(core.r_1) * core.cross_section * 2.0885e-10 * speed * 5.0 / 0.9778
+    assert n_scatterings == pytest.approx(np.ones(5), rel=1e-3)
+
+
+def test_radius_of_a_density_is_the_inverse_of_the_density() -> None:
+    r = np.geomspace(1e-6, 1e4, 30)
+    halo = halos(n=1)
+    assert halo.radius(halo.density(r)) == pytest.approx(r, rel=1e-9)
+
+
+def test_parametric_halos_are_rounder_where_particles_scatter() -> None:
+    """The joint stays at some 0.2 r_s as the cross-section goes to 0, rounding does not."""
+    sigma = np.array([1e-4, 1e-2, 1.0])
+    halo, core = halos(n=3), parametric.solve(halos(n=3), sigma, AGE[:3])
+    speed = 4.0 / math.sqrt(math.pi) * core.s_1d
+    n_scatterings = halo.density(core.r_round) * sigma * 2.0885e-10 * speed * 5.0 / 0.9778
+    assert n_scatterings == pytest.approx(np.ones(3))
+    assert core.r_round[0] < 1e-3 * core.r_1[0]
+    same = jeans.solve(halo, sigma, AGE[:3])
+    assert np.array_equal(same.r_round, same.r_1)
+    # Far inside, where the Jeans model has slower particles, the engines differ.
+    assert core.r_round[2] == pytest.approx(same.r_round[2], rel=0.5)
 
 
 def test_parametric_model_begins_as_nfw_and_collapses() -> None:

@@ -171,6 +171,10 @@ def test_maps_that_are_not_finite_are_not_written(
         ("data_gen.halo.population.age=old", "halo.population.age to be a number, uniform"),
         ("data_gen.halo.gas.beta='2'", r"halo.gas.beta in \[0.4, 1.2\]"),
         ("data_gen.halo.substructure.share_max=0.5", "halo.substructure.share_max"),
+        (
+            "data_gen.halo.substructure.n_subhalos=100",
+            "leave mass to the host, but with n_subhalos",
+        ),
         ("data_gen.halo.imaging.side=4", r"halo.imaging.side in \[8, 1024\]"),
         ("data_gen.halo.imaging.pixel_scale=200", "side . pixel_scale <= 10000 kpc"),
         ("data_gen.halo.imaging.channels=[light]", "distinct names out of mass, xray, stars"),
@@ -192,6 +196,17 @@ def test_maps_without_a_halo_are_not_observed(shipped: DictConfig) -> None:
     broken = shipped.copy()
     broken.halo.content, broken.halo.observation.is_on = "shuffled", True
     with pytest.raises(ConfigError, match=r"is_on = false with halo.content = shuffled"):
+        build_settings(broken.data_gen, "data_gen")
+
+
+def test_galaxies_of_a_lensing_map_lie_behind_all_clusters(shipped: DictConfig) -> None:
+    broken = shipped.copy()
+    broken.halo.observation.z_source = 0.35
+    build_settings(broken.data_gen, "data_gen")
+    broken.halo.observation.is_on = True
+    with pytest.raises(
+        ConfigError, match=r"z_source >= 0.4, 0.1 above .* uniform\(0.1, 0.3\), but"
+    ):
         build_settings(broken.data_gen, "data_gen")
 
 

@@ -7,6 +7,8 @@ import math
 import numpy as np
 import pytest
 from scipy.integrate import quad
+from scipy.special import ndtr
+from scipy.stats import poisson
 
 from datagen.halos import fluctuations, gas, jeans, nfw, observe, projection, subhalos
 from datagen.halos.core import density
@@ -120,6 +122,24 @@ def test_gas_emits_what_its_volume_emits() -> None:
     assert cool.surface(np.array(0.0)) == pytest.approx(4.0 * found.surface(np.array(0.0)))
 
 
+@pytest.mark.parametrize("is_cool", [False, True])
+def test_gas_of_a_column_is_its_density_summed_over_the_depth(is_cool: bool) -> None:
+    halo = nfw.Nfw(HALO.rho_s[0], HALO.r_s[0], HALO.r_200[0])
+    found = gas.emission(halo, 0.12, 150.0, 0.7, is_cool)
+    r = np.linspace(0.0, 0.65 * float(halo.r_200), 20_001)
+    shells = 4.0 * math.pi * r**2 * found.density * (1.0 + (r / 150.0) ** 2) ** -1.05
+    expected = 0.12 * float(halo.mass(np.array(r[-1])))
+    assert np.trapezoid(shells, r) == pytest.approx(expected, rel=1e-3)
+    for radius in (0.0, 300.0):
+        z = np.concatenate([[0.0], np.geomspace(0.1, 1e7, 20_001)])
+        rho = found.density * (1.0 + (radius**2 + z**2) / 150.0**2) ** -1.05
+        if is_cool:
+            # Three times the emission, from a core 0.3 times as large, needs so much density.
+            rho += found.density * 10**0.5 * (1.0 + (radius**2 + z**2) / 45.0**2) ** -1.05
+        column = 2.0 * np.trapezoid(rho, z)
+        assert found.column(np.array(radius**2)) == pytest.approx(column, rel=2e-3)
+
+
 def test_evaporation_and_tides() -> None:
     halo = nfw.Nfw(HALO.rho_s[0], HALO.r_s[0], HALO.r_200[0])
     r = np.array([100.0, 500.0, 1500.0])
@@ -210,9 +230,26 @@ def test_noise_of_a_lensing_map_is_that_of_the_shapes() -> None:
 
 def test_photons_are_those_of_the_flux() -> None:
     """1e45 erg/s in one pixel at z = 0.2, with a luminosity distance of 985 Mpc."""
-    rng = np.random.default_rng(0)
-    xray = np.full((1, 1), 1e45 / LSUN / 40.0**2)
+    white = np.random.default_rng(0).standard_normal((8, 8))
+    xray = np.full((8, 8), 1e45 / LSUN / 40.0**2)
     flux = 1e45 / (4 * math.pi * (985.0e3 * CM_PER_KPC) ** 2)
     expected = flux / (1.5 * 1.60218e-9) * 400.0 * 5e4
-    found = np.mean([observe.photons(xray, 0.2, 40.0, 400.0 * 5e4 / 1.5, rng) for _ in range(50)])
-    assert found == pytest.approx(expected, rel=0.02)
+    found = observe.photons(xray, 0.2, 40.0, 400.0 * 5e4 / 1.5, white)
+    assert found.mean() == pytest.approx(expected, rel=0.02)
+
+
+@pytest.mark.parametrize("mean", [1e-3, 3.0, 99.0, 101.0, 2e3])
+def test_counts_are_quantiles_of_a_poisson_distribution(mean: float) -> None:
+    white = np.linspace(-6.0, 6.0, 401)
+    found = observe.counts(np.full(401, mean), white)
+    assert np.array_equal(found, poisson.ppf(ndtr(white), mean))
+
+
+def test_photons_of_a_pixel_do_not_depend_on_the_others() -> None:
+    """A brighter centre leaves the photons elsewhere as they were."""
+    xray = np.geomspace(1e3, 1e9, 400).reshape(20, 20)
+    brighter = xray.copy()
+    brighter[3, 4] *= 2.0
+    white = np.random.default_rng(0).standard_normal((20, 20))
+    first, second = (observe.photons(x, 0.2, 40.0, 1e7, white) for x in (xray, brighter))
+    assert np.argwhere(first != second).tolist() == [[3, 4]]
