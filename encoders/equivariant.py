@@ -26,6 +26,7 @@ from encoders.e2cnn_compat import enn, gspaces
 RING_WIDTH = 0.4
 # Share of a tensor outside the span of others below which it counts as one of them.
 DEPENDENT = 1e-4
+# Norm below which a tensor is nothing but rounding.
 TINY = 1e-9
 
 

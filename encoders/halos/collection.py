@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,6 +77,7 @@ class Halos:
         self.index = np.concatenate([one.index for one in sets])
         self.cluster = np.concatenate([one.cluster for one in sets])
         self.halo = np.concatenate([one.halo for one in sets])
+        self.halo_number = _numbers_of(self.halo)
         self.cross_section = np.concatenate([one.cross_section for one in sets])
         self.labels = np.concatenate([_labels(one, self.classes) for one in sets])
         # What is known in a training; NaN elsewhere, whatever the truth says.
@@ -126,6 +128,17 @@ class Halos:
     def _place(self, number: int) -> tuple[MapSet, int]:
         at = int(self.set_number[number])
         return self.sets[at], number - int(self.starts[at])
+
+
+def _numbers_of(halos: NDArray[np.str_]) -> Numbers:
+    """Return a number for each halo, which no other map, set or run changes: a hash of its name.
+
+    CLUSTER alone is unique in the suites of one seed only. 48 bits stay exact as floating-point
+    numbers; of a hundred thousand halos two share one in 1 of 50 000 collections.
+    """
+    names, places = np.unique(halos, return_inverse=True)
+    hashes = [hashlib.sha256(name.encode()).digest()[:6] for name in names.tolist()]
+    return np.array([int.from_bytes(h, "big") for h in hashes], dtype=np.int64)[places]
 
 
 def open_halos(

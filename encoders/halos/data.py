@@ -70,7 +70,7 @@ class HalosDataset(Dataset[Batch]):
             "target": torch.from_numpy(halos.targets[numbers].astype(np.float32)),
             "weight": torch.from_numpy((wanted != FILLER).astype(np.float32)),
             "index": torch.from_numpy(halos.index[numbers]),
-            "cluster": torch.from_numpy(halos.cluster[numbers]),
+            "cluster": torch.from_numpy(halos.halo_number[numbers]),
             "set": torch.from_numpy(halos.set_number[numbers]),
         }
 

@@ -28,7 +28,7 @@ class Answers:
         targets: NaN where unknown (n,), float64.
         sets: Numbers of the sets (n,), int64.
         index: Numbers of the maps in their suites (n,), int64.
-        clusters: Numbers of the halos in their suites (n,), int64.
+        clusters: Numbers of the halos, the same for a halo in all sets of a run (n,), int64.
         views: Beside each other what else there is of each map (n, V), float64; None if nothing.
         widths: Axes of each view.
     """

@@ -232,7 +232,7 @@ def _arrays(module: HaloModule, sample: Sample, judged: Judged) -> dict[str, Any
     found = {
         "set": names[answers.sets.numpy()],
         "index": answers.index.numpy(),
-        "cluster": answers.clusters.numpy(),
+        "halo": answers.clusters.numpy(),
         "class": answers.classes.numpy(),
         "true_cross_section": sample.cross_section,
         "z": sample.z,

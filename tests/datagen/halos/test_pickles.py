@@ -10,11 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from omegaconf import DictConfig
 
-from conf.build import build_settings
 from datagen import pipeline
-from datagen.errors import ConfigError, DataFormatError, DataNotFoundError
+from datagen.errors import DataFormatError
 from datagen.files import read_json, sha256_file
 from datagen.halos import format as files
 from datagen.halos.pickle_labels import STRIDE
@@ -53,22 +51,6 @@ def content(seed: int = 0, n_channels: int = 3, **changes: Any) -> tuple[dict[st
 def save(path: Path, pair: object) -> Path:
     path.write_bytes(pickle.dumps(pair))
     return path
-
-
-@pytest.fixture(scope="module")
-def shipped(composed: Callable[..., DictConfig]) -> HalosPicklesConfig:
-    settings = build_settings(composed("datagen", "data_gen=halos_pickles").data_gen, "data_gen")
-    assert isinstance(settings, HalosPicklesConfig)
-    return settings
-
-
-@pytest.fixture
-def config(shipped: HalosPicklesConfig, tmp_path: Path) -> HalosPicklesConfig:
-    """Return the shipped settings on folders of this test."""
-    (tmp_path / "pickles").mkdir()
-    return dataclasses.replace(
-        shipped, pickles_dir=str(tmp_path / "pickles"), data_dir=str(tmp_path / "bahamas")
-    )
 
 
 def test_maps_and_truth_are_those_of_the_pickle(config: HalosPicklesConfig, tmp_path: Path) -> None:
@@ -377,29 +359,3 @@ def test_a_number_of_channels_without_planes_is_named(
         DataFormatError, match=r"maps: expected 3, 4 channels .*planes\), but got 2"
     ):
         physical_maps(simulation, config)
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"channels": ["gas"]}, "expected data_gen.channels to be distinct names out of mass"),
-        ({"match": "mass"}, "expected data_gen.match to be one of labels, order"),
-        ({"cluster_labels": []}, "expected data_gen.cluster_labels to name a label"),
-        ({"norms": "max"}, "expected data_gen.norms to be one of multiply, ignore"),
-        ({"factors": {"mass": 1.0}}, "no entry for xray"),
-        ({"factors": {"mass": 0.0, "xray": 1.0, "stars": 1.0}}, "data_gen.factors.mass > 0"),
-        ({"planes": {3: [0, 1]}}, r"planes.3 to name a plane for each of mass.* but got \[0, 1\]"),
-        ({"planes": {3: [0, 1, 3]}}, "3 distinct numbers from 0 to 2"),
-        ({"pixel_scale": 0.0}, "expected data_gen.pixel_scale > 0"),
-    ],
-)
-def test_bad_settings_are_named(
-    shipped: HalosPicklesConfig, changes: dict[str, Any], message: str
-) -> None:
-    with pytest.raises(ConfigError, match=message):
-        dataclasses.replace(shipped, **changes)
-
-
-def test_a_folder_without_pickles_is_named(config: HalosPicklesConfig) -> None:
-    with pytest.raises(DataNotFoundError, match=r"pickles holds no files \*\.pkl"):
-        pipeline.run(config)

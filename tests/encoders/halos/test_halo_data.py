@@ -116,8 +116,18 @@ def test_batches_hold_the_maps_of_the_files(
     whole = np.concatenate([read_maps(maps_path(halos_dir / "a", k)) for k in (0, 1)])
     for row, index in enumerate(batch["index"].tolist()):
         np.testing.assert_array_equal(batch["maps"][row].numpy(), whole[index][[1, 0]])
-        assert batch["cluster"][row] == index // N_EACH
+        name = data.halos.halo[data.halos.halo_number == int(batch["cluster"][row])]
+        assert set(name) == {f"0/{index // N_EACH}"}
         assert batch["class"][row] == index // N_PROJECTIONS % len(SIGMAS)
+
+
+def test_halos_of_other_seeds_are_other_halos(data_options: Options) -> None:
+    """CLUSTER counts within the suites of one seed: intervals must not take two halos for one."""
+    halos = module(data_options, sets={"a": "known", "c": "none"}).halos
+    a, c = (halos.halo_number[halos.set_number == number] for number in (0, 1))
+    assert set(halos.cluster[halos.set_number == 1]) <= set(halos.cluster)
+    assert not set(a) & set(c)
+    assert len(set(a)) == len(set(halos.cluster[halos.set_number == 0]))
 
 
 def test_the_card_does_not_depend_on_more_files(data_options: Options, tmp_path: Path) -> None:
