@@ -24,6 +24,10 @@ RESULTS = {
 Reported = tuple[Path, dict[str, float]]
 
 
+# A whole training with all its pictures.
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture(scope="module")
 def reported(compose_halos: Callable[..., DictConfig]) -> Reported:
     """Return the folder of a training that holds set c out, and its figures."""
