@@ -6,20 +6,16 @@ them. Nothing is pickled and nothing carries a date: the same content gives the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from astropy.io import fits
 from astropy.table import Table
-from numpy.typing import NDArray
 
-from datagen.errors import DataFormatError, DataNotFoundError
 from datagen.fields.wcs import Card
-from datagen.files import atomic_path
 from datagen.halos.version import CHANNELS, FORMAT_VERSION
+from datagen.stacks import Stacks
 
 __all__ = [
     "CHANNELS",
@@ -55,72 +51,11 @@ UNITS = {
     **{"RHO_0": "Msun kpc-3", "S_1D": "km s-1", "AGE": "Gyr", "ANGLE": "rad"},
 }
 
-
-def maps_path(folder: Path, number: int) -> Path:
-    """Return the name of a file of maps."""
-    return Path(folder) / "maps" / f"halos_{number:06d}.npy"
-
-
-def truth_path(folder: Path, number: int) -> Path:
-    """Return the name of the truth of a file of maps."""
-    return Path(folder) / "truth" / f"halos_{number:06d}.fits"
-
-
-def truth_of(maps: Path) -> Path:
-    """Return the name of the truth that belongs to a file of maps."""
-    path = Path(maps)
-    return path.parent.parent / "truth" / f"{path.stem}.fits"
-
-
-def is_dataset(folder: Path) -> bool:
-    """Tell whether a folder holds maps in this form."""
-    return any((Path(folder) / "maps").glob("halos_*.npy"))
-
-
-def map_files(folder: Path) -> list[Path]:
-    """List the files of maps below the folder of a suite, sorted.
-
-    Raises:
-        DataNotFoundError: There is none.
-    """
-    found = sorted((Path(folder) / "maps").glob("halos_*.npy"))
-    if not found:
-        raise DataNotFoundError(
-            f"{folder} holds no maps/halos_*.npy; make some with: {COMMAND} "
-            f"data_gen.data_dir={folder}",
-            value=str(folder),
-        )
-    return found
-
-
-def write_maps(path: Path, maps: NDArray[np.float32]) -> None:
-    """Write maps (n, channels, side, side) float32 as a plain npy file; the header has units."""
-    with atomic_path(path) as temporary, temporary.open("wb") as stream:
-        np.lib.format.write_array(stream, np.ascontiguousarray(maps, "<f4"), allow_pickle=False)
-
-
-def read_maps(path: Path) -> NDArray[np.float32]:
-    """Map a file of maps into memory: (n, channels, side, side) float32, read-only.
-
-    Raises:
-        DataNotFoundError: The file is missing.
-        DataFormatError: It is damaged, pickled, or holds arrays of another shape or type.
-    """
-    path = Path(path)
-    with _reading(path, "maps"):
-        maps = np.load(path, mmap_mode="r", allow_pickle=False)
-    if maps.dtype != np.float32:
-        raise _format_error(path, "dtype", "float32", maps.dtype)
-    if maps.ndim != 4 or maps.shape[-1] != maps.shape[-2] or 0 in maps.shape:
-        raise _format_error(path, "shape", "(n, channels, side, side)", maps.shape)
-    return maps  # type: ignore[no-any-return]
-
-
-def check_finite(path: Path, maps: NDArray[np.float32]) -> None:
-    """Raise `DataFormatError` where a map holds nan or inf, naming the first one."""
-    for number, image in enumerate(maps):
-        if not np.isfinite(image).all():
-            raise _format_error(path, f"map {number}", "finite pixels", "nan or inf")
+_STACKS = Stacks("map", "halos", "channels", FORMAT_VERSION, COMMAND)
+maps_path, truth_path, truth_of = _STACKS.path, _STACKS.truth_path, _STACKS.truth_of
+# Maps are (n, channels, side, side) float32; the header of the truth has their units.
+map_files, write_maps, read_maps = _STACKS.files, _STACKS.write, _STACKS.read
+is_dataset, check_finite = _STACKS.exist, _STACKS.check_finite
 
 
 def write_truth(
@@ -142,18 +77,10 @@ def write_truth(
     Raises:
         DataFormatError: A column or card is missing.
     """
-    header = fits.Header()
-    for key, value in {**meta, "FORMATV": FORMAT_VERSION}.items():
-        header[key] = value
-    table = Table({name: np.asarray(column) for name, column in columns.items()})
-    for name, unit in {**UNITS, **(units or {})}.items():
-        if name in table.colnames:
-            table[name].unit = unit
-    _check_header(Path(path), header)
-    _check_table(Path(path), table)
-    hdu = fits.BinTableHDU(table, name="HALOS")
-    with atomic_path(path) as temporary:
-        fits.HDUList([fits.PrimaryHDU(header=header), hdu]).writeto(temporary, overwrite=True)
+    _check_header(path, meta)
+    _STACKS.check_columns(path, "HALOS", list(columns), TRUTH_COLUMNS)
+    _check_numbers(path, columns)
+    _STACKS.write_tables(path, {"HALOS": columns}, {**UNITS, **(units or {})}, meta)
 
 
 def read_truth(path: Path) -> Table:
@@ -163,14 +90,9 @@ def read_truth(path: Path) -> Table:
         DataNotFoundError: The file is missing.
         DataFormatError: It is damaged, of another version, or lacks a column or card.
     """
-    path = Path(path)
-    with _reading(path, "truth"), fits.open(path, memmap=False) as hdus:
-        header, table = hdus[0].header.copy(), Table(hdus["HALOS"].data)
-        for column in hdus["HALOS"].columns:
-            table[column.name].unit = column.unit
-    _check_header(path, header)
-    _check_table(path, table)
-    table.meta = _plain(header)
+    table = _STACKS.read_table(path, "HALOS", TRUTH_COLUMNS)
+    _check_header(path, table.meta)
+    _check_numbers(path, table)
     return table
 
 
@@ -181,66 +103,33 @@ def read_header(path: Path) -> dict[str, Any]:
         DataNotFoundError: The file is missing.
         DataFormatError: It is damaged, of another version, or lacks a card.
     """
-    path = Path(path)
-    with _reading(path, "truth"):
-        header = fits.getheader(path)
+    header = _STACKS.read_header(path)
     _check_header(path, header)
-    return _plain(header)
+    return header
 
 
 def channels_of(header: Mapping[str, Any]) -> list[str]:
     """Return the names of the channels of a file, in their order."""
-    return str(header["CHANNELS"]).split(",")
+    card = header["CHANNELS"]  # with its comment, where it is to be written
+    return str(card[0] if isinstance(card, tuple) else card).split(",")
 
 
-def _plain(header: fits.Header) -> dict[str, Any]:
-    skipped = ("SIMPLE", "BITPIX", "NAXIS", "EXTEND")
-    return {key: header[key] for key in header if key not in skipped}
-
-
-def _check_header(path: Path, header: fits.Header) -> None:
-    if header.get("FORMATV") != FORMAT_VERSION:
-        raise _format_error(path, "FORMATV", str(FORMAT_VERSION), header.get("FORMATV"))
+def _check_header(path: Path, header: Mapping[str, Any]) -> None:
     missing = [key for key in HEADER_KEYS if key not in header]
     if not missing:
         units = [f"UNIT_{k}" for k in range(len(channels_of(header)))]
         missing = [key for key in units if key not in header]
     if missing:
-        raise _format_error(path, "header", f"a card {missing[0]}", ", ".join(header) or "none")
+        found = ", ".join(header) or "none"
+        raise _STACKS.error(path, "header", f"a card {missing[0]}", found)
     names = channels_of(header)
     if len(set(names)) < len(names) or not set(names) <= set(CHANNELS):
         allowed = f"distinct names out of {', '.join(CHANNELS)}"
-        raise _format_error(path, "CHANNELS", allowed, header["CHANNELS"])
+        raise _STACKS.error(path, "CHANNELS", allowed, ",".join(names))
 
 
-def _check_table(path: Path, table: Table) -> None:
-    for name in TRUTH_COLUMNS:
-        if name not in table.colnames:
-            raise _format_error(path, "table HALOS", f"a column {name}", table.colnames)
+def _check_numbers(path: Path, columns: Mapping[str, Any]) -> None:
     for name in _WHOLE_NUMBERS:
-        if table[name].dtype.kind not in "iu":
-            raise _format_error(path, name, "whole numbers", table[name].dtype)
-
-
-@contextmanager
-def _reading(path: Path, what: str) -> Iterator[None]:
-    """Turn whatever a reader raises on a missing or damaged file into one clear line."""
-    if not path.is_file():
-        raise DataNotFoundError(f"{what} {path} does not exist; make it with: {COMMAND}", str(path))
-    try:
-        yield
-    except Exception as error:
-        reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
-        if any(word in reason[0] for word in ("allow_pickle", "pickled", "Python objects")):
-            reason = ["it holds pickled objects, which are not read since they may run code"]
-        raise DataFormatError(
-            f"cannot read {what} {path}: {reason[0]}; make it again with: {COMMAND}", str(path)
-        ) from error
-
-
-def _format_error(path: Path, key: str, expected: str, got: object) -> DataFormatError:
-    return DataFormatError(
-        f"{path}, {key}: expected {expected}, but got {got}; make it again with: {COMMAND}",
-        value=got,
-        allowed=expected,
-    )
+        kind = np.asarray(columns[name]).dtype
+        if kind.kind not in "iu":
+            raise _STACKS.error(path, name, "whole numbers", kind)

@@ -5,20 +5,16 @@ Nothing is pickled and nothing carries a date: the same content gives the same b
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from astropy.io import fits
 from astropy.table import Table
-from numpy.typing import NDArray
 
-from datagen.errors import DataFormatError, DataNotFoundError
 from datagen.fields.wcs import Card
-from datagen.files import atomic_path, read_json
+from datagen.files import read_json
 from datagen.lenses.version import CLASSES, FORMAT_VERSION
+from datagen.stacks import Stacks
 
 __all__ = [
     "CLASSES",
@@ -63,72 +59,16 @@ UNITS = {
 # KIND in the table SUBSTRUCTURE.
 SUBHALO, ROD, LINE_OF_SIGHT = 0, 1, 2
 
-
-def images_path(folder: Path, number: int) -> Path:
-    """Return the name of a file of images."""
-    return Path(folder) / "images" / f"lenses_{number:06d}.npy"
-
-
-def truth_path(folder: Path, number: int) -> Path:
-    """Return the name of the truth of a file of images."""
-    return Path(folder) / "truth" / f"lenses_{number:06d}.fits"
-
-
-def truth_of(image_path: Path) -> Path:
-    """Return the name of the truth that belongs to a file of images."""
-    path = Path(image_path)
-    return path.parent.parent / "truth" / f"{path.stem}.fits"
+_STACKS = Stacks("image", "lenses", "bands", FORMAT_VERSION, COMMAND)
+images_path, truth_path, truth_of = _STACKS.path, _STACKS.truth_path, _STACKS.truth_of
+# Images are (n, bands, side, side) float32 counts.
+image_files, write_images, read_images = _STACKS.files, _STACKS.write, _STACKS.read
+check_finite = _STACKS.check_finite
 
 
 def is_dataset(folder: Path) -> bool:
     """Tell whether `data_gen=lenses` made a folder."""
     return (folder / "settings.json").is_file() and (folder / "images").is_dir()
-
-
-def image_files(folder: Path) -> list[Path]:
-    """List the files of images below a data folder, sorted.
-
-    Raises:
-        DataNotFoundError: There is none.
-    """
-    found = sorted((Path(folder) / "images").glob("lenses_*.npy"))
-    if not found:
-        raise DataNotFoundError(
-            f"{folder} holds no images/lenses_*.npy; make some with: {COMMAND} "
-            f"data_gen.data_dir={folder}",
-            value=str(folder),
-        )
-    return found
-
-
-def write_images(path: Path, images: NDArray[np.float32]) -> None:
-    """Write images (n, bands, side, side) in float32 counts, as a plain npy file."""
-    with atomic_path(path) as temporary, temporary.open("wb") as stream:
-        np.lib.format.write_array(stream, np.ascontiguousarray(images, "<f4"), allow_pickle=False)
-
-
-def read_images(path: Path) -> NDArray[np.float32]:
-    """Map images into memory: (n, bands, side, side) float32 counts, read-only.
-
-    Raises:
-        DataNotFoundError: The file is missing.
-        DataFormatError: It is damaged, pickled, or holds arrays of another shape or type.
-    """
-    path = Path(path)
-    with _reading(path, "images"):
-        images = np.load(path, mmap_mode="r", allow_pickle=False)
-    if images.dtype != np.float32:
-        raise _format_error(path, "dtype", "float32", images.dtype)
-    if images.ndim != 4 or images.shape[-1] != images.shape[-2] or 0 in images.shape:
-        raise _format_error(path, "shape", "(n, bands, side, side)", images.shape)
-    return images  # type: ignore[no-any-return]
-
-
-def check_finite(path: Path, images: NDArray[np.float32]) -> None:
-    """Raise `DataFormatError` where an image holds nan or inf, naming the first one."""
-    for number, image in enumerate(images):
-        if not np.isfinite(image).all():
-            raise _format_error(path, f"image {number}", "finite pixels", "nan or inf")
 
 
 def write_truth(
@@ -145,21 +85,7 @@ def write_truth(
         substructure: Columns with one row per subhalo, rod or halo on the line of sight.
         meta: Cards of the primary header, or pairs of a card and its comment.
     """
-    header = fits.Header()
-    for key, value in {**meta, "FORMATV": FORMAT_VERSION}.items():
-        header[key] = value
-    tables = [_table(columns) for columns in (lenses, substructure)]
-    for table, name in zip(tables, ("LENSES", "SUBSTRUCTURE"), strict=True):
-        table.name = name
-    with atomic_path(path) as temporary:
-        fits.HDUList([fits.PrimaryHDU(header=header), *tables]).writeto(temporary, overwrite=True)
-
-
-def _table(columns: Mapping[str, Any]) -> fits.BinTableHDU:
-    table = Table({name: np.asarray(column) for name, column in columns.items()})
-    for name in table.colnames:
-        table[name].unit = UNITS[name] or None
-    return fits.BinTableHDU(table)
+    _STACKS.write_tables(path, {"LENSES": lenses, "SUBSTRUCTURE": substructure}, UNITS, meta)
 
 
 def read_truth(path: Path) -> Table:
@@ -169,7 +95,7 @@ def read_truth(path: Path) -> Table:
         DataNotFoundError: The file is missing.
         DataFormatError: It is damaged, of another version, or lacks a column.
     """
-    return _read_table(Path(path), "LENSES", LENS_COLUMNS)
+    return _STACKS.read_table(path, "LENSES", LENS_COLUMNS)
 
 
 def read_substructure(path: Path) -> Table:
@@ -182,21 +108,7 @@ def read_substructure(path: Path) -> Table:
         DataNotFoundError: The file is missing.
         DataFormatError: It is damaged, of another version, or lacks a column.
     """
-    return _read_table(Path(path), "SUBSTRUCTURE", SUBSTRUCTURE_COLUMNS)
-
-
-def _read_table(path: Path, name: str, columns: tuple[str, ...]) -> Table:
-    with _reading(path, "truth"), fits.open(path, memmap=False) as hdus:
-        header, table = hdus[0].header.copy(), Table(hdus[name].data)
-        for column in hdus[name].columns:
-            table[column.name].unit = column.unit
-    if header.get("FORMATV") != FORMAT_VERSION:
-        raise _format_error(path, "FORMATV", str(FORMAT_VERSION), header.get("FORMATV"))
-    for column in columns:
-        if column not in table.colnames:
-            raise _format_error(path, f"table {name}", f"a column {column}", table.colnames)
-    table.meta = {key: header[key] for key in header if key not in ("SIMPLE", "BITPIX", "NAXIS")}
-    return table
+    return _STACKS.read_table(path, "SUBSTRUCTURE", SUBSTRUCTURE_COLUMNS)
 
 
 def read_settings(folder: Path) -> dict[str, Any]:
@@ -209,31 +121,7 @@ def read_settings(folder: Path) -> dict[str, Any]:
     path = Path(folder) / "settings.json"
     settings = read_json(path)
     if not isinstance(settings, dict) or "lens" not in settings:
-        raise _format_error(path, "lens", "the settings of data_gen=lenses", "none")
+        raise _STACKS.error(path, "lens", "the settings of data_gen=lenses", "none")
     imaging = settings["lens"]["imaging"]
     top = {name: imaging[name] for name in ("side", "pixel_scale", "bands")}
     return settings | top | {"preset": settings["lens"]["name"]}
-
-
-@contextmanager
-def _reading(path: Path, what: str) -> Iterator[None]:
-    """Turn whatever a reader raises on a missing or damaged file into one clear line."""
-    if not path.is_file():
-        raise DataNotFoundError(f"{what} {path} does not exist; make it with: {COMMAND}", str(path))
-    try:
-        yield
-    except Exception as error:
-        reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
-        if any(word in reason[0] for word in ("allow_pickle", "pickled", "Python objects")):
-            reason = ["it holds pickled objects, which are not read since they may run code"]
-        raise DataFormatError(
-            f"cannot read {what} {path}: {reason[0]}; make it again with: {COMMAND}", str(path)
-        ) from error
-
-
-def _format_error(path: Path, key: str, expected: str, got: object) -> DataFormatError:
-    return DataFormatError(
-        f"{path}, {key}: expected {expected}, but got {got}; make it again with: {COMMAND}",
-        value=got,
-        allowed=expected,
-    )

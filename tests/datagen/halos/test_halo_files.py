@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from astropy.io import fits
 
 from datagen.errors import DataFormatError, DataNotFoundError
 from datagen.halos import format as files
@@ -112,10 +113,11 @@ def test_wrong_truth_is_not_written(tmp_path: Path, name: str, value: object, me
     assert not (tmp_path / "truth.fits").exists()
 
 
-def test_another_version_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_version_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "truth.fits"
     files.write_truth(path, columns(4), META)
-    written = files.FORMAT_VERSION
-    monkeypatch.setattr(files, "FORMAT_VERSION", 9)
-    with pytest.raises(DataFormatError, match=f"FORMATV: expected 9, but got {written}"):
-        files.read_header(path)
+    fits.setval(path, "FORMATV", value=9)
+    expected = f"FORMATV: expected {files.FORMAT_VERSION}, but got 9"
+    for read in (files.read_header, files.read_truth):
+        with pytest.raises(DataFormatError, match=expected):
+            read(path)
