@@ -18,6 +18,8 @@ from datagen.errors import DataFormatError, DataNotFoundError, OutputError
 
 # Temporary names are hidden: `.partial-<random>-<final name>`.
 PARTIAL = ".partial-"
+# What a card of a FITS header holds.
+Card = str | int | float
 
 _REASONS = {
     errno.ENOSPC: "no space is left on the device",

@@ -18,8 +18,7 @@ from astropy.table import Table
 from numpy.typing import NDArray
 
 from datagen.errors import DataFormatError, DataNotFoundError
-from datagen.fields.wcs import Card
-from datagen.files import atomic_path
+from datagen.files import Card, atomic_path
 
 # Cards of a primary header that say nothing of its content.
 _STRUCTURE = ("SIMPLE", "BITPIX", "NAXIS", "EXTEND")

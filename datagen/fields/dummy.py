@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from datagen.fields.datum import NO_SOURCE, UNITS
 from datagen.fields.format import file_data_path, write_file_data
 from datagen.fields.schema import PATCH_PX
-from datagen.fields.version import FORMAT_VERSION, VERSION
+from datagen.fields.version import FORMAT_VERSION
 from datagen.fields.wcs import tan_cards
 from datagen.seeds import stream
+from datagen.version import VERSION
 
 SIGMA = 3.0
 PIXEL_SCALE = 0.263

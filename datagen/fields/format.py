@@ -29,8 +29,7 @@ from datagen.fields.schema import (
     check_file_data,
 )
 from datagen.fields.version import FORMAT_VERSION
-from datagen.fields.wcs import Card
-from datagen.files import atomic_path, save_torch, write_bytes
+from datagen.files import Card, atomic_path, save_torch, write_bytes
 
 __all__ = [
     "CATALOG_COLUMNS",

@@ -13,9 +13,10 @@ from datagen.fields.config import ImageConfig
 from datagen.fields.noise import add_noise
 from datagen.fields.psf import PsfModel, PsfSpread, draw_psf
 from datagen.fields.render import View, get_renderer
-from datagen.fields.version import FORMAT_VERSION, VERSION
-from datagen.fields.wcs import Card
+from datagen.fields.version import FORMAT_VERSION
+from datagen.files import Card
 from datagen.seeds import stream
+from datagen.version import VERSION
 
 Header = dict[str, Card | tuple[Card, str]]
 

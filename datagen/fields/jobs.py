@@ -20,10 +20,12 @@ from datagen.fields.images import Exposure, draw_bands, image_header
 from datagen.fields.prior import draw_sky
 from datagen.fields.schema import check_config_hash
 from datagen.fields.sky import SkyArea
-from datagen.fields.version import FORMAT_VERSION, VERSION
-from datagen.fields.wcs import Card, tan_cards, tan_wcs
+from datagen.fields.version import FORMAT_VERSION
+from datagen.fields.wcs import tan_cards, tan_wcs
+from datagen.files import Card
 from datagen.pipeline import Job, Phase
 from datagen.seeds import stream
+from datagen.version import VERSION
 
 # Fields point anywhere but near the poles, where right ascension loses its meaning.
 MAX_DEC_DEG = 60.0

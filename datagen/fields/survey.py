@@ -24,13 +24,13 @@ from datagen.fields.prior import draw_sky
 from datagen.fields.sky import FAR_MARGIN_PX, MARGIN_PX, SkyArea, light_of
 from datagen.fields.survey_config import SurveyConfig
 from datagen.fields.wcs import (
-    Card,
     north_angle,
     sky_to_pixel,
     tan_cards,
     tan_wcs,
     turn_shear,
 )
+from datagen.files import Card
 from datagen.seeds import stream
 
 # Distinguishes the clusters of one patch inside a survey-wide number.

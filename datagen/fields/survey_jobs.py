@@ -14,10 +14,11 @@ from datagen.fields.images import Exposure, draw_bands, image_header
 from datagen.fields.schema import check_config_hash
 from datagen.fields.survey import Tile, survey_tile, tile_sky
 from datagen.fields.survey_config import SurveyConfig
-from datagen.fields.version import FORMAT_VERSION, VERSION
-from datagen.fields.wcs import Card
+from datagen.fields.version import FORMAT_VERSION
+from datagen.files import Card
 from datagen.pipeline import Job, Phase
 from datagen.seeds import stream_seed
+from datagen.version import VERSION
 
 TRUTH_FILE = "truth_clusters.ecsv"
 _SUFFIXES = {"fz": ".fits.fz", "plain": ".fits"}

@@ -13,7 +13,7 @@ import numpy as np
 from astropy.wcs import WCS
 from numpy.typing import ArrayLike, NDArray
 
-Card = str | int | float
+from datagen.files import Card
 
 
 def tan_wcs(ra_deg: float, dec_deg: float, shape: tuple[int, int], pixel_scale: float) -> WCS:

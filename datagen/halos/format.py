@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from astropy.table import Table
 
-from datagen.fields.wcs import Card
+from datagen.files import Card
 from datagen.halos.version import CHANNELS, FORMAT_VERSION
 from datagen.stacks import Stacks
 

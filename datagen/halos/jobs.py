@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from datagen.errors import DataFormatError
-from datagen.fields.version import VERSION
-from datagen.fields.wcs import Card
+from datagen.files import Card
 from datagen.halos import format as files
 from datagen.halos.config import HalosConfig
 from datagen.halos.simulate import Simulator
 from datagen.pipeline import Job, Phase
+from datagen.version import VERSION
 
 log = logging.getLogger(__name__)
 

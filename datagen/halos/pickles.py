@@ -14,9 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datagen.errors import DataFormatError, DataNotFoundError, SkyfoldError
-from datagen.fields.version import VERSION
-from datagen.fields.wcs import Card
-from datagen.files import sha256_file
+from datagen.files import Card, sha256_file
 from datagen.halos import format as files
 from datagen.halos.pickle_labels import (
     STRIDE,
@@ -29,6 +27,7 @@ from datagen.halos.pickle_labels import (
 from datagen.halos.pickles_config import HalosPicklesConfig
 from datagen.halos.unpickling import read_pickle
 from datagen.pipeline import Job, Phase
+from datagen.version import VERSION
 
 # Maps that are converted at once.
 BLOCK = 256

@@ -11,8 +11,7 @@ from typing import Any
 
 from astropy.table import Table
 
-from datagen.fields.wcs import Card
-from datagen.files import read_json
+from datagen.files import Card, read_json
 from datagen.lenses.version import CLASSES, FORMAT_VERSION
 from datagen.stacks import Stacks
 

@@ -9,8 +9,7 @@ from pathlib import Path
 import torch
 
 from datagen.errors import ConfigError, DataFormatError
-from datagen.fields.version import VERSION
-from datagen.fields.wcs import Card
+from datagen.files import Card
 from datagen.lenses import format as files
 from datagen.lenses.blocks import BLOCK
 from datagen.lenses.config import LensesConfig
@@ -18,6 +17,7 @@ from datagen.lenses.prior import draw_macro
 from datagen.lenses.simulate import Simulator
 from datagen.lenses.substructure import Lot, draw_subhalos
 from datagen.pipeline import Job, Phase
+from datagen.version import VERSION
 
 log = logging.getLogger(__name__)
 

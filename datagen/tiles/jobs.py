@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from datagen.errors import ConfigError, DataFormatError
 from datagen.fields import format as files
 from datagen.fields.datum import UNITS
-from datagen.fields.version import FORMAT_VERSION, VERSION
+from datagen.fields.version import FORMAT_VERSION
 from datagen.files import content_hash
 from datagen.pipeline import Job, Phase
 from datagen.tiles.background import estimate_background
@@ -28,6 +28,7 @@ from datagen.tiles.labels import TileLabels, is_near, is_on, tile_labels, truth_
 from datagen.tiles.listing import Tile, list_tiles
 from datagen.tiles.reference import load_reference
 from datagen.tiles.stack import TileBands
+from datagen.version import VERSION
 
 log = logging.getLogger(__name__)
 # Name of a file datum: survey tile, number of the part, images in it.

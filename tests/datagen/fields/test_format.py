@@ -34,7 +34,7 @@ from datagen.fields.format import (
     write_file_data,
     write_image,
 )
-from datagen.fields.version import VERSION
+from datagen.version import VERSION
 
 MakeSources = Callable[..., Table]
 META = {"seed": 3, "index": 7, "ra_deg": 30.123456789012345}
