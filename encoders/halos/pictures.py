@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
@@ -26,6 +27,8 @@ N_AXES = 7
 N_BINS = 40
 # Widths of panels [inch].
 PANEL, STRIP = 1.5, 0.75
+# Saliency that is still told from none, in units of the largest.
+DIMMEST = 1e-3
 
 
 def draw_latents(z: Array, group: Numbers, names: Sequence[str]) -> Figure:
@@ -181,26 +184,37 @@ def draw_saliency(
 ) -> Figure:
     """Draw mean maps of groups, and below them how much their pixels move the first latent.
 
+    All groups share a scale of colours, which is logarithmic for what moves the latent.
+
     Args:
         maps: What the network sees, by group (C, H, W).
         salient: Of the same groups, see `encoders.halos.saliency` (C, H, W).
         channels: Names of the channels.
     """
     n_rows, n_columns = 2 * len(channels), len(maps)
-    figure = Figure(figsize=(2 * n_columns + 0.5, 2.1 * n_rows), layout="constrained")
+    figure = Figure(figsize=(2 * n_columns + 1.0, 2.1 * n_rows), layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(n_rows, n_columns, squeeze=False)
-    for column, name in enumerate(maps):
-        panels[0, column].set_title(name)
-        for number, channel in enumerate(channels):
-            pair = zip((maps[name], salient[name]), ("inferno", "viridis"), strict=True)
-            for row, (planes, colours) in enumerate(pair, start=2 * number):
-                axes = panels[row, column]
-                axes.imshow(planes[number].numpy(), cmap=colours, origin="lower")
-                axes.set(xticks=[], yticks=[])
-                if column == 0:
-                    axes.set_ylabel(channel if row % 2 == 0 else r"$|\partial z_0 / \partial x|$")
+    for number, channel in enumerate(channels):
+        seen = {name: planes[number].numpy() for name, planes in maps.items()}
+        moved = {name: planes[number].numpy() for name, planes in salient.items()}
+        values = np.stack(list(seen.values()))
+        _row(panels[2 * number], seen, Normalize(values.min(), values.max()), "inferno")
+        top = max(float(np.stack(list(moved.values())).max()), float(np.finfo(np.float32).tiny))
+        _row(panels[2 * number + 1], moved, LogNorm(DIMMEST * top, top, clip=True), "viridis")
+        panels[2 * number, 0].set_ylabel(channel)
+        panels[2 * number + 1, 0].set_ylabel(r"$|\partial z_0 / \partial x|$")
+    for axes, name in zip(panels[0], maps, strict=True):
+        axes.set_title(name)
     return figure
+
+
+def _row(panels: Array, planes: Mapping[str, Array], norm: Normalize, colours: str) -> None:
+    """Draw a plane in each panel, and their scale of colours beside them."""
+    for axes, plane in zip(panels, planes.values(), strict=True):
+        image = axes.imshow(plane, cmap=colours, norm=norm, origin="lower")
+        axes.set(xticks=[], yticks=[])
+    axes.figure.colorbar(image, ax=list(panels), shrink=0.9)
 
 
 def _points(axes: Axes, places: Array, group: Numbers, n_groups: int) -> None:
