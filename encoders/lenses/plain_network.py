@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from encoders.residual import Fields, ResidualNetwork, check_layout, check_side
+from encoders.residual import ConvNorm, Fields, ResidualNetwork, check_layout, check_side
 
 
 class PlainFields(Fields):
@@ -29,8 +29,8 @@ class PlainFields(Fields):
         return nn.ReLU(inplace=True)
 
     def invariants(self, n: int) -> nn.Module:
-        """Return nothing to do: there is no group."""
-        return nn.Identity()
+        """Return the layer that mixes the channels of a pixel, as the twin's does."""
+        return nn.Sequential(ConvNorm(self.conv(n, n, 1), self.norm(n)), self.activation(n))
 
     def n_invariants(self, n: int) -> int:
         """Return `n`."""
