@@ -149,7 +149,7 @@ def measure(name: str, overrides: Sequence[str], epochs: int, budget: Budget) ->
         train(folder, overrides, epochs, seed, budget)
         spent.append(cpu_seconds() - before)
         rows.append(figures_of(predict(folder, budget)))
-    print(f"{name:34} {epochs:6d} {np.mean(spent):6.0f} +- {np.std(spent):3.0f}", end=" ")
+    print(f"{name:34} {epochs:6d} {np.mean(spent):6.0f} +- {spread(spent):3.0f}", end=" ")
     print(*(_pair([row[key] for row in rows]) for key in COLUMNS), flush=True)
     return float(np.mean(spent))
 
@@ -169,6 +169,7 @@ def predict(folder: Path, budget: Budget) -> dict[str, Any]:
     where = [f"predict.weight_save_path={folder}/checkpoints/best.ckpt"]
     where += [f"predict.cached_data_path={budget.folder.absolute()}", "predict.summarise=false"]
     where += [f"predict.sets=[{','.join(SUITES)}]", f"predict.output_dir={folder}/predictions"]
+    where += ["predict.overwrite=true"]
     run("inference/predict.py", ["predict=halos", "logger=none", *where])
     found: dict[str, Any] = json.loads((folder / "predictions" / "evaluation.json").read_text())
     return found
@@ -204,9 +205,14 @@ def mean(values: Sequence[float | None]) -> float:
     return float(np.mean(known)) if known else float("nan")
 
 
+def spread(values: Sequence[float]) -> float:
+    """Return the standard deviation of a sample; NaN of a single value."""
+    return float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
+
+
 def _pair(values: Sequence[float]) -> str:
     """Return mean and standard deviation over seeds."""
-    return f"{np.mean(values):6.3f} +- {np.std(values):.3f}"
+    return f"{np.mean(values):6.3f} +- {spread(values):.3f}"
 
 
 def run(script: str, overrides: Sequence[str]) -> None:

@@ -86,9 +86,8 @@ class Camera:
 
     def per_count(self) -> float:
         """Return the variance that one count of light adds to a pixel [counts]."""
-        if self.imaging.magnitude is not None:
-            return 1.0
-        return 0.0 if self.imaging.gain is None else 1.0 / self.imaging.gain
+        gain = self.imaging.electrons_per_count
+        return 1.0 / gain if gain else 0.0
 
     def in_bands(self, scenes: Scenes, colours: Tensor) -> list[Scenes]:
         """Return the scenes as each band shows them, where images are computed.

@@ -78,8 +78,6 @@ def make_file(config: LensesConfig, number: int) -> None:
 def _meta(config: LensesConfig) -> dict[str, Card | tuple[Card, str]]:
     """Return the header of a truth file: how its images were made and how they were seen."""
     imaging = config.lens.resolved().imaging
-    # Pixels are electrons where exposures are given.
-    gain = 1.0 if imaging.magnitude is not None else imaging.gain or 0.0
     widths = (imaging.psf_fwhm[band] for band in imaging.bands)
     return {
         "SEED": config.seed,
@@ -89,7 +87,7 @@ def _meta(config: LensesConfig) -> dict[str, Card | tuple[Card, str]]:
         "PIXSCALE": (imaging.pixel_scale, "[arcsec/px]"),
         "BANDS": (",".join(imaging.bands), "planes of an image"),
         **{f"FWHM_{k}": (fwhm, "of the PSF [arcsec]") for k, fwhm in enumerate(widths)},
-        "GAIN": (gain, "electrons per count; 0: no photon noise"),
+        "GAIN": (imaging.electrons_per_count, "electrons per count; 0: no photon noise"),
         "DEVICE": (config.device, "where images were computed"),
         "DTYPE": (config.dtype, "in which they were computed"),
         "CONFHASH": config.content_hash(),

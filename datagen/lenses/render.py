@@ -114,8 +114,9 @@ def render(scenes: Scenes, grid: Grid, psf: Tensor | None = None) -> Tensor:
     """Return noise-free images.
 
     With several rays per pixel, the deflection of subhalos that are not points is evaluated at the
-    centres of the pixels and interpolated to the rays: in fair scenes with 4 rays, pixels differ by
-    0.3 % of the peak at most from those of all rays, for a tenth of the time.
+    centres of the pixels and interpolated to the rays, but for the heaviest ones: in fair scenes
+    with 4 rays, the worst pixel differs by 0.2 % of the peak (median of scenes; 2.3 % in one of 43)
+    from that of all rays, for a tenth of the time.
 
     Args:
         scenes: B scenes.

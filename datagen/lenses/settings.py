@@ -75,6 +75,12 @@ class ImagingSettings(Drawn):
         """Return the distribution of `snr` or `magnitude`, whichever is given."""
         return self.distribution("magnitude" if self.snr is None else "snr")
 
+    @property
+    def electrons_per_count(self) -> float:
+        """The gain; 0 where photons of the image make no noise."""
+        # Pixels are electrons where exposures are given.
+        return 1.0 if self.magnitude is not None else self.gain or 0.0
+
     def __post_init__(self) -> None:
         check_range("lens.imaging.side", self.side, 8, 1024)
         check_range("lens.imaging.supersampling", self.supersampling, 1, 8)

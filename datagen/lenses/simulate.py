@@ -24,6 +24,7 @@ from datagen.lenses.substructure import (
     draw_line_of_sight,
     draw_rods,
     draw_subhalos,
+    heaviest_first,
 )
 from datagen.lenses.truth import lens_columns, substructure_rows
 from datagen.lenses.version import CLASSES
@@ -231,10 +232,8 @@ def _with(scenes: Scenes, others: Subhalos | None) -> Scenes:
         name: torch.cat([getattr(scenes.subhalos, name), getattr(others, name)], -1)
         for name in names
     }
-    # Padding goes to the end, where it is cut off.
-    order = torch.argsort((both["theta_e"] == 0.0).long(), dim=-1, stable=True)
-    sorted_halos = {name: values.gather(-1, order) for name, values in both.items()}
-    return dataclasses.replace(scenes, subhalos=Subhalos(**sorted_halos, profile=others.profile))
+    halos = heaviest_first(Subhalos(**both, profile=others.profile))
+    return dataclasses.replace(scenes, subhalos=halos)
 
 
 def _part(lot: Lot, rows: Tensor) -> Lot:

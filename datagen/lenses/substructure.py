@@ -7,7 +7,7 @@ the radius R, a point mass its theta^2. `attempt` numbers the draws of one image
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -115,7 +115,14 @@ def draw_line_of_sight(lot: Lot) -> Subhalos | None:
     theta2 = halos.theta2_per_msun(z, z_source.expand_as(z))
     u, v = (lot.uniform(f"line_of_sight_{part}", n_most) for part in ("radius", "direction"))
     x, y = lot.places(u, v)
-    return _halos(lot, x, y, mass, theta2, z)
+    return heaviest_first(_halos(lot, x, y, mass, theta2, z))
+
+
+def heaviest_first(halos: Subhalos) -> Subhalos:
+    """Return the halos of each scene by falling Einstein radius; padding, of 0, comes last."""
+    order = torch.argsort(halos.theta_e, dim=-1, descending=True, stable=True)
+    names = ("x", "y", "theta_e", "r_s", "r_t")
+    return replace(halos, **{name: getattr(halos, name).gather(-1, order) for name in names})
 
 
 def _halos(lot: Lot, x: Tensor, y: Tensor, mass: Tensor, theta2: Tensor, z: Tensor) -> Subhalos:

@@ -189,4 +189,4 @@ class LensesDataModule(SplitLoaders):
         order = np.random.default_rng(self.options.seed).permutation(len(train))[:n_images]
         images = read_all(self.images, np.sort(train[order]))
         side = self.wanted_side or self.images.side
-        return fit_stretch(fit_side(images, side), options, self.images.noise)
+        return fit_stretch(fit_side(images, side), options, self.images.noise, self.images.gain)

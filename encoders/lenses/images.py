@@ -54,6 +54,7 @@ class ImageSet:
         side: Side of an image [px].
         pixel_scale: [arcsec/px]; None where unknown.
         noise: Median noise of the sky [counts]; 0 where images have none, None where unknown.
+        gain: Electrons per count; 0 where photons make no noise, None where unknown.
         identity: Identifies the images: what a number means in sets with one identity.
         reader: Reads the pixels.
     """
@@ -67,6 +68,7 @@ class ImageSet:
     side: int
     pixel_scale: float | None
     noise: float | None
+    gain: float | None
     identity: str
     reader: Reader
 
@@ -175,6 +177,7 @@ def _simulated(folder: Path, files: list[Path]) -> ImageSet:
         side=side,
         pixel_scale=float(settings["pixel_scale"]),
         noise=float(np.median(_column(truths, "SKY_SIGMA", np.float64))),
+        gain=truths[0].meta.get("GAIN"),
         identity=identity_of(settings),
         reader=ShardReader(files, [len(truth) for truth in truths]),
     )
@@ -205,6 +208,7 @@ def _public(folder: Path) -> ImageSet:
         side=height,
         pixel_scale=None,
         noise=None,
+        gain=None,
         identity=_identity_of_files([record.path for record in records], names),
         reader=FileReader([record.path for record in records], tuple(first.shape)),
     )

@@ -169,8 +169,9 @@ class LensesOnlineDataModule(SplitLoaders):
         index = self.firsts["train"] + torch.arange(min(n_images, self.counts["train"]))
         made = self._simulate(index)
         noise = float(made.truth["SKY_SIGMA"].double().median())
+        gain = self.settings.resolved().imaging.electrons_per_count
         side = self.wanted_side or made.images.shape[-1]
-        return fit_stretch(fit_side(made.images, side), options, noise)
+        return fit_stretch(fit_side(made.images, side), options, noise, gain)
 
 
 def _batch(made: Simulated, index: Tensor) -> dict[str, Tensor]:

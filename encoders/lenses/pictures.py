@@ -44,18 +44,20 @@ def draw_detectability(
     """Draw shares of images with substructure against Delta chi2, with Wilson intervals of 68 %.
 
     Args:
-        curves: By what they are called; all with the same images, one at least. Empty bins are
+        curves: By what they are called, one at least, all with the same edges. Empty bins are
             left out.
         n_classes: Tells what chance would give.
         false_alarms: Share of the images without substructure in which some was found.
     """
     figure, axes = empty(width=2 * SIZE_INCH)
-    first = next(iter(curves.values()))
-    shown = np.flatnonzero(first.n_images)
+    edges = next(iter(curves.values())).edges
+    counts = np.array([curve.n_images for curve in curves.values()])
+    shown = np.flatnonzero(counts.sum(axis=0))
     for number, (label, curve) in enumerate(curves.items()):
-        places = np.arange(len(shown)) + 0.16 * (number - (len(curves) - 1) / 2)
-        value = curve.accuracy[shown]
-        ends = np.array([_interval(curve, place) for place in shown.tolist()]).reshape(-1, 2)
+        mine = shown[curve.n_images[shown] > 0]
+        places = np.searchsorted(shown, mine) + 0.16 * (number - (len(curves) - 1) / 2)
+        value = curve.accuracy[mine]
+        ends = np.array([_interval(curve, place) for place in mine.tolist()]).reshape(-1, 2)
         errors = np.abs(ends.T - value)
         axes.errorbar(places, value, errors, fmt="o-", capsize=3, markersize=4, label=label)
     axes.axhline(1 / n_classes, label="class by chance", **CHANCE)
@@ -64,9 +66,11 @@ def draw_detectability(
         axes.axhline(false_alarms, color="C0", linewidth=0.8, linestyle=":", label=label)
     names = [
         f"{low:g}-{high:g}" if high < OPEN_EDGE else f"> {low:g}"
-        for low, high in itertools.pairwise(first.edges)
+        for low, high in itertools.pairwise(edges)
     ]
-    labels = [f"{names[place]}\n({first.n_images[place]})" for place in shown]
+    # Curves of the same images tell their counts once.
+    told = list(dict.fromkeys(tuple(row) for row in counts.tolist()))
+    labels = [f"{names[k]}\n({', '.join(str(row[k]) for row in told)})" for k in shown.tolist()]
     axes.set_xticks(range(len(shown)), labels, fontsize="small")
     axes.set(xlabel=r"$\Delta\chi^2$ of the substructure (images)", ylabel="share", ylim=(0, 1.03))
     figure.legend(loc="outside upper center", ncols=2)

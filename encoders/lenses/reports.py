@@ -92,7 +92,7 @@ class LensReports(RunReports):
         answers: Answers = module.tested
         p = answers.probabilities(float(module.temperature))
         labels, classes = answers.labels.numpy(), module.card["classes"]
-        binned = self._binned(answers)
+        binned = self._binned(answers, classes)
         figures = module.figures(answers) | {
             "n_images": len(labels),
             "temperature": float(module.temperature),
@@ -102,7 +102,7 @@ class LensReports(RunReports):
             "identity": module.card["identity"],
             "splits": module.card["splits"],
             "network": dict(module.hparams["network"]),
-            "accuracy_by_delta_chi2": None if binned is None else _plain(binned),
+            "accuracy_by_delta_chi2": {name: _plain(curve) for name, curve in binned.items()},
         }
         write_json(self.path(trainer, "test.json"), figures)
         write_array(self.path(trainer, "confusion.npy"), confusion(p, answers.labels))
@@ -126,19 +126,24 @@ class LensReports(RunReports):
             "roc": pictures.draw_roc(p, answers.labels, classes),
             "confusion": draw_confusion(p, answers.labels, classes),
         }
-        binned = self._binned(answers)
-        if binned is not None:
-            drawn["delta_chi2"] = pictures.draw_detectability({"class found": binned}, len(classes))
+        binned = self._binned(answers, classes)
+        if binned:
+            drawn["delta_chi2"] = pictures.draw_detectability(binned, len(classes))
         return drawn
 
-    def _binned(self, answers: Answers) -> BinnedAccuracy | None:
-        """Return the accuracy of images with substructure, None where no Delta chi2 is known."""
+    def _binned(self, answers: Answers, classes: Sequence[str]) -> dict[str, BinnedAccuracy]:
+        """Return the accuracy of each class with substructure whose Delta chi2 is known.
+
+        Classes differ in how large it is: one curve for all would mix that with what it tells.
+        """
         is_right = (answers.logits.argmax(dim=1) == answers.labels).numpy()
-        delta_chi2 = answers.delta_chi2.numpy()
-        counts = (answers.labels > 0).numpy() & np.isfinite(delta_chi2)
-        if not counts.any():
-            return None
-        return accuracy_by_delta_chi2(is_right[counts], delta_chi2[counts], self.edges)
+        delta_chi2, labels = answers.delta_chi2.numpy(), answers.labels.numpy()
+        found = {}
+        for number, name in enumerate(classes):
+            mine = (labels == number) & np.isfinite(delta_chi2)
+            if number > 0 and mine.any():
+                found[name] = accuracy_by_delta_chi2(is_right[mine], delta_chi2[mine], self.edges)
+        return found
 
     def _examples(self, trainer: Trainer, module: Any) -> Figure:  # noqa: ANN401 - LensModule
         batch = trainer.datamodule.examples("val", self.n_examples)  # type: ignore[attr-defined]

@@ -145,14 +145,18 @@ def fit_side(images: Tensor, side: int) -> Tensor:
     return pad(images, (before, after, before, after), mode="replicate")
 
 
-def fit_stretch(images: Tensor, options: Mapping[str, Any], noise: float | None) -> dict[str, Any]:
+def fit_stretch(
+    images: Tensor, options: Mapping[str, Any], noise: float | None, gain: float | None
+) -> dict[str, Any]:
     """Fit a stretch to training images.
 
     Args:
         images: (n, C, side, side) [counts].
         options: `kind`, `scales`, `steps`, `threshold`, and `softening`: a number [counts], or
-            None for the noise (1 if linear).
+            None for the noise (1 if linear; if sqrt and the gain is known, `noise^2 gain`, where
+            photons make as much noise as the sky).
         noise: Noise of the sky [counts]; None, and 0 of images without noise, measure it.
+        gain: Electrons per count; None, and 0 of images without photon noise, if unknown.
 
     Returns:
         The arguments of `Stretch` besides the side, plain values.
@@ -168,11 +172,14 @@ def fit_stretch(images: Tensor, options: Mapping[str, Any], noise: float | None)
         )
     images = Preprocessing(steps, options["threshold"])(images)
     # Steps change what the noise is.
-    known = noise if not steps else None
-    softening = [
-        float(given or (1.0 if kind == "linear" else known or noise_of(band)))
-        for band in images.unbind(dim=1)
-    ]
+    known, photons = (noise, gain) if not steps else (None, None)
+    sigmas = [known or noise_of(band) for band in images.unbind(dim=1)]
+    usual = {
+        "sqrt": [sigma**2 * photons if photons else sigma for sigma in sigmas],
+        "asinh": sigmas,
+        "linear": [1.0] * len(sigmas),
+    }
+    softening = [float(given or value) for value in usual[kind]]
     # Double precision, so that the sums do not depend on how they are split up.
     values = bands_of(curve(images, kind, torch.tensor(softening).view(1, -1, 1, 1)), scales)
     flat = values.double().transpose(0, 1).flatten(1)

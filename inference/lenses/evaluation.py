@@ -97,8 +97,8 @@ def sample_of(predictions: Table, classes: Sequence[str]) -> Sample:
 def evaluate(sample: Sample, delta_chi2_edges: Sequence[float]) -> Evaluation:
     """Return how well the images were classified.
 
-    Accuracy against Delta chi2 is that of images with substructure; `detected` is the share of
-    them that was given any class with substructure.
+    Accuracy against Delta chi2 is that of each class with substructure; `detected` is the share of
+    its images that was given any class with substructure.
 
     Args:
         sample: Images of known class, one at least.
@@ -157,19 +157,23 @@ def summary(found: Evaluation) -> str:
 
 
 def _against_delta_chi2(sample: Sample, edges: Sequence[float]) -> list[Fraction]:
+    """Return the fractions of each class with substructure, where Delta chi2 is known.
+
+    Classes differ in how large it is: one curve for all would mix that with what it tells.
+    """
     delta_chi2 = np.asarray(sample.table["DELTA_CHI2"], np.float64)
-    has_any = np.asarray(sample.table["TRUE_CLASS"]) != NO_SUBSTRUCTURE
-    counts = has_any & np.isfinite(delta_chi2)
-    if not counts.any():
-        return []
-    is_detected = np.asarray(sample.table["CLASS"]) != NO_SUBSTRUCTURE
-    return [
-        fraction
-        for name, is_so in (("accuracy", sample.is_right), ("detected", is_detected))
-        for fraction in statistics.binned(
-            name, "delta_chi2", delta_chi2[counts], is_so[counts], edges
-        )
-    ]
+    true, found = (np.asarray(sample.table[name]) for name in ("TRUE_CLASS", "CLASS"))
+    quantities = {"accuracy": sample.is_right, "detected": found != NO_SUBSTRUCTURE}
+    fractions: list[Fraction] = []
+    for name in sample.classes:
+        mine = (true == name) & np.isfinite(delta_chi2)
+        if name == NO_SUBSTRUCTURE or not mine.any():
+            continue
+        for quantity, is_so in quantities.items():
+            fractions += statistics.binned(
+                f"{quantity}_{name}", "delta_chi2", delta_chi2[mine], is_so[mine], edges
+            )
+    return fractions
 
 
 def _fraction_json(fraction: Fraction) -> dict[str, Any]:

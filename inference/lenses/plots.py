@@ -79,9 +79,13 @@ def draw_reliability(sample: Sample) -> Figure:
 
 
 def draw_delta_chi2(fractions: Sequence[Fraction], n_classes: int) -> Figure:
-    """Return accuracy and detection against Delta chi2."""
-    names = {"any substructure found": "detected", "class found": "accuracy"}
-    curves = {label: _curve(fractions, quantity) for label, quantity in names.items()}
+    """Return accuracy and detection of each class with substructure against Delta chi2."""
+    words = {"accuracy": "class found", "detected": "any substructure found"}
+    names = dict.fromkeys(f.quantity for f in fractions if f.variable == "delta_chi2")
+    curves = {}
+    for name in names:
+        quantity, label = name.split("_", 1)
+        curves[f"{label}: {words[quantity]}"] = _curve(fractions, name)
     smooth = [f.value for f in fractions if f.quantity == f"accuracy_{NO_SUBSTRUCTURE}" and f.n]
     return draw_detectability(curves, n_classes, 1 - smooth[0] if smooth else None)
 

@@ -202,8 +202,13 @@ def test_halos_on_the_line_of_sight_are_weaker_far_from_the_lens() -> None:
     found = draw_line_of_sight(lot)
     assert found is not None
     assert float((found.theta_e > 0.0).sum(-1).double().mean()) == pytest.approx(50.0, abs=4.0)
-    u = lot.uniform("line_of_sight_z", found.x.shape[1])
-    mass = lot.uniform("line_of_sight_mass", found.x.shape[1])
-    ratio = found.theta_e.square() / halos.power_law_mass(mass, 1e7, 1e10, 1.9)
-    near_source = ratio[(u > 0.95) & (found.theta_e > 0.0)].mean()
-    assert near_source < 0.2 * ratio[(u > 0.3) & (u < 0.5) & (found.theta_e > 0.0)].mean()
+    # The heaviest come first; places tell which one was drawn as which.
+    assert (found.theta_e.diff(dim=-1) <= 0.0).all()
+    names = [f"line_of_sight{part}" for part in ("_z", "_mass", "_radius", "_direction")]
+    u, mass, *place = (lot.uniform(name, found.x.shape[1]) for name in names)
+    drawn = lot.places(*place)[0].argsort(dim=-1)
+    u, mass = u.gather(-1, drawn), mass.gather(-1, drawn)
+    theta_e = found.theta_e.gather(-1, found.x.argsort(dim=-1))
+    ratio = theta_e.square() / halos.power_law_mass(mass, 1e7, 1e10, 1.9)
+    near_source = ratio[(u > 0.95) & (theta_e > 0.0)].mean()
+    assert near_source < 0.2 * ratio[(u > 0.3) & (u < 0.5) & (theta_e > 0.0)].mean()

@@ -63,7 +63,10 @@ def test_train_test_and_publish(trained: Trained) -> None:
     counts = np.load(results / "confusion.npy")
     assert counts.sum() == figures["n_images"]
     assert counts.trace() / counts.sum() == pytest.approx(figures["accuracy"])
-    assert sum(figures["accuracy_by_delta_chi2"]["n_images"]) == counts[1:].sum()
+    binned = figures["accuracy_by_delta_chi2"]
+    assert [sum(binned[name]["n_images"]) for name in ("cdm", "vortex")] == counts[1:].sum(
+        1
+    ).tolist()
     module.network.load_state_dict(torch.load(results / "best_weights.pt", weights_only=True))
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

@@ -29,7 +29,9 @@ def sky(n_bands: int = 2) -> torch.Tensor:
 def test_training_images_get_mean_0_and_spread_1(
     kind: str, scales: list[float], steps: list[str]
 ) -> None:
-    fitted = fit_stretch(sky(), PLAIN | {"kind": kind, "scales": scales, "steps": steps}, noise=3.0)
+    fitted = fit_stretch(
+        sky(), PLAIN | {"kind": kind, "scales": scales, "steps": steps}, noise=3.0, gain=None
+    )
     stretch = Stretch(20, **fitted)
     out = stretch(sky())
     assert out.shape[1] == stretch.n_channels == 2 * max(len(scales), 1)
@@ -59,14 +61,19 @@ def test_bands_are_differences_of_scipys_gaussians_and_sum_up() -> None:
     assert torch.equal(bands_of(images, []), images)
 
 
-def test_a_root_makes_the_noise_of_photons_the_same_everywhere() -> None:
+@pytest.mark.parametrize(("sigma", "gain"), [(1.0, 1.0), (20.0, 1.0), (3.0, 4.0)])
+def test_a_root_makes_the_noise_of_photons_the_same_everywhere(sigma: float, gain: float) -> None:
     generator = torch.Generator().manual_seed(1)
-    levels = torch.tensor([0.0, 30.0, 3000.0]).view(3, 1, 1, 1).expand(3, 1, 200, 200)
-    counts = torch.poisson(levels, generator) + torch.randn(levels.shape, generator=generator)
-    spread = Stretch(200, "sqrt", [1.0], [], [0.0], [1.0], steps=[], threshold=0.1)(counts).std(
-        (1, 2, 3)
-    )
-    np.testing.assert_allclose(spread, 0.5, rtol=0.25)
+    levels = sigma**2 * torch.tensor([0.0, 30.0, 3000.0]).view(3, 1, 1, 1)
+    electrons = torch.poisson((levels * gain).expand(3, 1, 200, 200), generator)
+    counts = electrons / gain + sigma * torch.randn(electrons.shape, generator=generator)
+    fitted = fit_stretch(counts, PLAIN | {"kind": "sqrt"}, sigma, gain)
+    assert fitted["softening"] == [sigma**2 * gain]
+    plain = {"mean": [0.0], "std": [1.0]}
+    spread = Stretch(200, **(fitted | plain))(counts).std((1, 2, 3))
+    np.testing.assert_allclose(spread, 0.5 / (sigma * gain), rtol=0.25)
+    # Without a gain, the noise of the sky is all that is known.
+    assert fit_stretch(counts, PLAIN | {"kind": "sqrt"}, sigma, 0.0)["softening"] == [sigma]
 
 
 def test_turned_and_mirrored_images_have_turned_and_mirrored_bands() -> None:
@@ -79,24 +86,27 @@ def test_turned_and_mirrored_images_have_turned_and_mirrored_bands() -> None:
 @pytest.mark.parametrize("scales", [[1.0, 1.0], [2.0, 1.0], [-1.0], [float("nan")], [float("inf")]])
 def test_scales_that_do_not_rise_are_refused(scales: list[float]) -> None:
     with pytest.raises(ConfigError, match=r"data\.stretch\.scales to rise from >= 0"):
-        fit_stretch(sky(), PLAIN | {"scales": scales}, noise=1.0)
+        fit_stretch(sky(), PLAIN | {"scales": scales}, 1.0, None)
 
 
 def test_noise_is_known_measured_or_given() -> None:
-    assert fit_stretch(sky(), PLAIN, noise=2.5)["softening"] == [2.5, 2.5]
-    assert fit_stretch(sky(), PLAIN, noise=None)["softening"] == pytest.approx([3.0, 3.0], rel=0.1)
+    assert fit_stretch(sky(), PLAIN, 2.5, None)["softening"] == [2.5, 2.5]
+    assert fit_stretch(sky(), PLAIN, None, None)["softening"] == pytest.approx([3.0, 3.0], rel=0.1)
     # Images without noise have SKY_SIGMA 0 in their truth.
-    assert fit_stretch(sky(), PLAIN, 0.0) == fit_stretch(sky(), PLAIN, None)
-    assert fit_stretch(sky(), PLAIN | {"softening": 7}, noise=2.5)["softening"] == [7.0, 7.0]
+    assert fit_stretch(sky(), PLAIN, 0.0, 0.0) == fit_stretch(sky(), PLAIN, None, None)
+    assert fit_stretch(sky(), PLAIN | {"softening": 7}, 2.5, None)["softening"] == [
+        7.0,
+        7.0,
+    ]
     # Steps change the noise: what is known of the images before no longer holds.
-    scaled = fit_stretch(sky(), PLAIN | {"steps": ["min_max"]}, noise=3.0)["softening"]
+    scaled = fit_stretch(sky(), PLAIN | {"steps": ["min_max"]}, 3.0, None)["softening"]
     assert scaled == pytest.approx([3.0 / 220.0] * 2, rel=0.1)
 
 
 def test_flat_images_have_a_scale() -> None:
     assert noise_of(torch.zeros(2, 5, 5)) == 1.0
     assert noise_of(torch.arange(2.0)[:, None, None].expand(2, 5, 5)) == 0.5
-    assert fit_stretch(torch.zeros(2, 1, 5, 5), PLAIN, None)["std"] == [1.0]
+    assert fit_stretch(torch.zeros(2, 1, 5, 5), PLAIN, None, None)["std"] == [1.0]
 
 
 @pytest.mark.parametrize(("side", "wanted"), [(9, 5), (9, 9), (5, 9)])

@@ -79,7 +79,7 @@ def test_probabilities_that_hold_are_called_calibrated(sample: Sample) -> None:
     assert np.diag(found.confusion).tolist() == n_right
 
 
-def test_accuracy_against_delta_chi2_is_that_of_images_with_substructure() -> None:
+def test_accuracy_against_delta_chi2_is_that_of_each_class_with_substructure() -> None:
     table = classified(12)
     table["SPLIT"] = "test"
     table["TRUE_CLASS"] = ["no_sub", "cdm", "vortex", "cdm"] * 3
@@ -92,12 +92,18 @@ def test_accuracy_against_delta_chi2_is_that_of_images_with_substructure() -> No
         if f.variable == "delta_chi2"
     }
     assert counts == {
-        ("accuracy", 0): (2, 4),
-        ("accuracy", 10): (0, 3),
-        ("accuracy", 100): (1, 1),
-        ("detected", 0): (2, 4),
-        ("detected", 10): (2, 3),
-        ("detected", 100): (1, 1),
+        ("accuracy_cdm", 0): (2, 4),
+        ("accuracy_cdm", 10): (0, 1),
+        ("accuracy_cdm", 100): (1, 1),
+        ("detected_cdm", 0): (2, 4),
+        ("detected_cdm", 10): (0, 1),
+        ("detected_cdm", 100): (1, 1),
+        ("accuracy_vortex", 0): (0, 0),
+        ("accuracy_vortex", 10): (0, 2),
+        ("accuracy_vortex", 100): (0, 0),
+        ("detected_vortex", 0): (0, 0),
+        ("detected_vortex", 10): (2, 2),
+        ("detected_vortex", 100): (0, 0),
     }
     table["DELTA_CHI2"] = np.float32(np.nan)
     found = evaluate(sample_of(table, CLASSES), [0, 10])
@@ -108,7 +114,7 @@ def test_the_picture_of_delta_chi2_leaves_empty_bins_out() -> None:
     spans = [(0.0, 10.0, 3, 4), (10.0, 100.0, 0, 0), (100.0, 1e9, 5, 5)]
     fractions = [
         Fraction(quantity, "delta_chi2", *span)
-        for quantity in ("accuracy", "detected")
+        for quantity in ("accuracy_cdm", "detected_cdm")
         for span in spans
     ]
     fractions.append(Fraction("accuracy_no_sub", "all", -np.inf, np.inf, 9, 10))
