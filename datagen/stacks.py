@@ -169,11 +169,14 @@ class Stacks:
     def error(self, path: Path, key: str, expected: str, got: object) -> DataFormatError:
         """Return the error of a file that does not hold what it should."""
         return DataFormatError(
-            f"{path}, {key}: expected {expected}, but got {got}; make it again with: "
-            f"{self.command}",
+            f"{path}, {key}: expected {expected}, but got {got}; {self._again()}",
             value=got,
             allowed=expected,
         )
+
+    def _again(self) -> str:
+        """Return what helps, whoever wrote the file."""
+        return f"write it again; if it was simulated, with: {self.command}"
 
     def _meta(self, path: Path, header: fits.Header) -> dict[str, Any]:
         if header.get("FORMATV") != self.version:
@@ -194,6 +197,5 @@ class Stacks:
             if any(word in reason[0] for word in ("allow_pickle", "pickled", "Python objects")):
                 reason = ["it holds pickled objects, which are not read since they may run code"]
             raise DataFormatError(
-                f"cannot read {what} {path}: {reason[0]}; make it again with: {self.command}",
-                str(path),
+                f"cannot read {what} {path}: {reason[0]}; {self._again()}", str(path)
             ) from error

@@ -77,6 +77,7 @@ def write_truth(
     Raises:
         DataFormatError: A column or card is missing.
     """
+    meta = {key.upper(): card for key, card in meta.items()}
     _check_header(path, meta)
     _STACKS.check_columns(path, "HALOS", list(columns), TRUTH_COLUMNS)
     _check_numbers(path, columns)

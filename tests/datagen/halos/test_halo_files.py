@@ -121,3 +121,9 @@ def test_another_version_is_refused(tmp_path: Path) -> None:
     for read in (files.read_header, files.read_truth):
         with pytest.raises(DataFormatError, match=expected):
             read(path)
+
+
+def test_cards_may_be_in_small_letters(tmp_path: Path) -> None:
+    path = tmp_path / "truth.fits"
+    files.write_truth(path, columns(4), {key.lower(): card for key, card in META.items()})
+    assert files.read_header(path).items() >= META.items()
