@@ -6,6 +6,7 @@ for three signs at once.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -71,7 +72,7 @@ def is_collapsed(std: float, rank: float, cosine: float, n_dimensions: int) -> b
         cosine: See `mean_cosine`.
         n_dimensions: D.
     """
-    is_narrow = std < LEAST_STD / n_dimensions**0.5
+    is_narrow = std < LEAST_STD / math.sqrt(n_dimensions)
     return is_narrow and rank < LEAST_RANK and cosine > MOST_COSINE
 
 
@@ -122,7 +123,7 @@ class DimensionStd(_OfEmbeddings):
 
     def compute(self) -> Tensor:
         """Return one number for each dimension (D,), float32."""
-        return (dimension_std(self.totals()[0]) * self.n_dimensions**0.5).to(self.sums)
+        return (dimension_std(self.totals()[0]) * math.sqrt(self.n_dimensions)).to(self.sums)
 
 
 class Collapse(_OfEmbeddings):

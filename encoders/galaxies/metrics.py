@@ -84,11 +84,11 @@ class Uniformity(Collector):
         """Return the uniformity, float32; NaN for fewer than two stamps."""
         x = normalize(self.rows().embeddings, dim=1)
         n = len(x)
-        total = sum((4.0 * (x[part] @ x.T) - 4.0).exp().sum() for part in pieces(n, n))
+        parts = [(4.0 * (x[part] @ x.T) - 4.0).exp().sum() for part in pieces(n, n)]
         # Each stamp met itself once, at distance 0.
-        return torch.log(
-            (total - n) / (n * (n - 1.0)) if n > 1 else x.new_tensor(torch.nan)
-        ).float()
+        total: Tensor = torch.stack(parts).sum() - n
+        mean = total / (n * (n - 1)) if n > 1 else torch.full_like(total, torch.nan)
+        return mean.log().float()
 
 
 class RetrievalPrecision(Collector):
@@ -115,8 +115,9 @@ class RetrievalPrecision(Collector):
         itself = torch.arange(len(x), device=x.device)
         places, distances = nearest(x, itself, x, itself, self.k)
         is_hit = (rows.objects[places] == rows.objects[:, None]) & distances.isfinite()
-        _, which, counts = rows.objects.unique(return_inverse=True, return_counts=True)
-        n_siblings = counts[which] - 1
+        ordered = rows.objects.sort().values
+        first = torch.searchsorted(ordered, rows.objects)
+        n_siblings = torch.searchsorted(ordered, rows.objects, right=True) - first - 1
         share = is_hit.sum(dim=1) / n_siblings.clamp(1, self.k)
         return share[n_siblings > 0].mean().float()
 

@@ -152,8 +152,8 @@ class SigLIP(_OfObjects):
 
     def forward(self, a: View, b: View, objects: Tensor) -> Tensor:
         """See `Objective.forward`."""
-        known = self.known(objects)
-        return losses.siglip(a.projected, b.projected, *self.scale(), known, self.as_positives)
+        (scale, bias), known = self.scale(), self.known(objects)
+        return losses.siglip(a.projected, b.projected, scale, bias, known, self.as_positives)
 
 
 class VICReg(Objective):

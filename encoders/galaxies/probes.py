@@ -77,7 +77,8 @@ class KNNProbe(Collector):
         """
         rows = self.rows()
         x, is_known = standardised(rows.embeddings), rows.labels.isfinite()
-        patterns, which = is_known.T.unique(dim=0, return_inverse=True)
+        # Fields that are known for the same stamps share a search.
+        patterns, which = is_known.T.unique(dim=0, return_inverse=True)  # type: ignore[no-untyped-call]
         found: dict[str, Tensor] = {}
         for number, is_used in enumerate(patterns):
             columns = (which == number).nonzero()[:, 0].tolist()
@@ -163,10 +164,10 @@ class RidgeProbe(Moments):
 
         Errors of all folds are added up, and compared with the variance of all labels.
         """
-        totals = self.totals().cpu().unflatten(0, (self.n_folds, len(self.fields)))
+        totals = self.totals().cpu()
         found = {}
         for column, name in enumerate(self.fields):
-            value = _cross_validated(totals[:, column], self.penalty)
+            value = _cross_validated(totals[column :: len(self.fields)], self.penalty)
             found[f"ridge_r2_{name}"] = value.to(self.sums)
         return found
 
