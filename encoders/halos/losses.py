@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, one_hot
 
+from encoders.precision import double, precise
+
 UNLABELLED = -1
 # Share of a step that goes anywhere, and what keeps a class without members from a division by 0.
 UNIFORM, TINY = 1e-5, 1e-5
@@ -39,10 +41,10 @@ def cclp(z: Tensor, classes: Tensor, n_classes: int, n_steps: int, per_row: bool
         1e-5, which single precision hardly holds.
     """
     with torch.autocast(z.device.type, enabled=False):
-        h = transitions(_double(z))
+        h = transitions(double(z))
         phi = propagate(h, classes, n_classes)
         per_map = _chains(h, phi, n_steps)
-    return (per_map.mean() if per_row else per_map.mean() / len(z)).to(_precise(z).dtype)
+    return (per_map.mean() if per_row else per_map.mean() / len(z)).to(precise(z).dtype)
 
 
 def _chains(h: Tensor, phi: Tensor, n_steps: int) -> Tensor:
@@ -104,7 +106,7 @@ def distance(first: Tensor, classes: Tensor, class_targets: Tensor) -> Tensor:
     Returns:
         Scalar; 0 without such a class.
     """
-    z = _precise(first)
+    z = precise(first)
     is_member = classes == torch.arange(len(class_targets), device=z.device)[:, None]
     counts = is_member.sum(dim=1)
     ordered = torch.where(is_member, z, torch.inf).sort(dim=1).values
@@ -125,7 +127,7 @@ def regression(first: Tensor, targets: Tensor) -> Tensor:
     Returns:
         Scalar; 0 where no cross-section is known.
     """
-    z, is_known = _precise(first), targets.isfinite()
+    z, is_known = precise(first), targets.isfinite()
     error = torch.where(is_known, z - torch.where(is_known, targets.to(z), 0.0), 0.0)
     return error.square().sum() / is_known.sum().clamp_min(1)
 
@@ -137,13 +139,13 @@ def classification(logits: Tensor, classes: Tensor) -> Tensor:
         logits: (B, K).
         classes: -1 for maps without a label (B,), int64.
     """
-    total = cross_entropy(_precise(logits), classes, ignore_index=UNLABELLED, reduction="sum")
+    total = cross_entropy(precise(logits), classes, ignore_index=UNLABELLED, reduction="sum")
     return total / (classes != UNLABELLED).sum().clamp_min(1)
 
 
 def bound(z: Tensor) -> Tensor:
     """Return the mean square of how far latents (B, L) lie outside of [0, 1]."""
-    z = _precise(z)
+    z = precise(z)
     return (z - z.clamp(0.0, 1.0)).square().mean()
 
 
@@ -157,15 +159,5 @@ def divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
         mean: (B, L).
         log_variance: (B, L).
     """
-    mean, log_variance = _precise(mean), _precise(log_variance)
+    mean, log_variance = precise(mean), precise(log_variance)
     return 0.5 * (mean.square() + log_variance.exp() - log_variance - 1.0).mean()
-
-
-def _double(values: Tensor) -> Tensor:
-    """Return values in double precision, or in single on Apple's GPUs, which have no other."""
-    return values.float() if values.device.type == "mps" else values.double()
-
-
-def _precise(values: Tensor) -> Tensor:
-    """Return values in single precision, or in double where they are."""
-    return values if values.dtype == torch.float64 else values.float()

@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.nn.functional import mse_loss
 
 from datagen.errors import ConfigError
+from encoders.distributed import gathered
 from encoders.halos import losses
-from encoders.halos.gather import gathered
 from encoders.halos.network import Outputs
 
 # Options of the loss that are no weights.

@@ -1,0 +1,1 @@
+"""Representations of galaxies, groups and clusters from pairs of views of one stamp."""
