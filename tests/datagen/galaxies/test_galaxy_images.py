@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from datagen.galaxies import physics
 from datagen.galaxies.cluster import Body, Cluster, beta_model
 from datagen.galaxies.galaxy import Galaxy, disc_profile, spheroid
+from datagen.galaxies.group import Group
 from datagen.galaxies.history import History
 from datagen.galaxies.observe import Conditions, draw_conditions, neighbours, observe
 from datagen.galaxies.render import Component, draw, moffat
@@ -99,10 +100,11 @@ def test_small_and_far_components_keep_their_place_and_light() -> None:
 
 
 def test_half_light_radii_lie_along_the_major_axis() -> None:
-    seen = spheroid(1.0, 0.5, 0.0).drawImage(nx=512, ny=512, scale=0.05, dtype=float, method="sb")
-    axis = (np.arange(512) - 255.5) * 0.05
+    axis = (np.arange(256) - 127.5) * 0.05
     radius = np.hypot(axis, axis[:, None] / 0.5)
-    assert (seen.array * 0.05**2)[radius < 1.0].sum() == pytest.approx(0.5, abs=0.01)
+    for profile in (disc_profile(1.0, 0.5, 0.0), spheroid(1.0, 0.5, 0.0)):
+        seen = profile.drawImage(nx=256, ny=256, scale=0.05, dtype=float)
+        assert seen.array[radius < 1.0].sum() == pytest.approx(0.5, abs=0.01)
 
 
 def test_noise_is_that_of_sky_and_photons() -> None:
@@ -226,9 +228,33 @@ def test_expected_counts_are_those_of_the_label() -> None:
 
 
 def test_groups_hold_their_members() -> None:
-    made = stamps("groups", n=1, imaging__side=64, imaging__pixel_scale=4.0)[0]
-    assert made.image.shape == (3, 64, 64)
-    assert made.labels["N_SATELLITES"] > 0
-    assert 300.0 < made.labels["R200C"] < 1500.0
-    middle = made.image[2, 28:36, 28:36]
-    assert middle.max() == made.image[2].max()
+    simulator = Simulator(suite("groups", imaging__side=64), 0, 1)
+    for thing in simulator.objects(np.arange(8), 84):
+        assert isinstance(thing, Group)
+        labels, parts = thing.labels(np.eye(3)), list(thing.components(np.eye(3)))
+        # The brightest galaxy, the light around it, and the satellites, which are all fainter.
+        assert len(parts) == 2 + labels["N_SATELLITES"]
+        assert labels["GAP"] > 0.0
+        brightest, around, *others = (float(part.fluxes[2]) for part in parts)
+        assert around == pytest.approx(labels["HALO_SHARE"] * brightest)
+        assert 2.5 * np.log10(brightest / max(others)) == pytest.approx(labels["GAP"])
+        assert np.linalg.norm(thing.positions(), axis=-1).max() < 2.0 * labels["R200C"]
+    assert next(iter(simulator(np.array([5])))).image.shape == (3, 64, 64)
+
+
+def test_the_last_merger_brings_a_second_group() -> None:
+    simulator = Simulator(suite("groups", mergers__rate=0.0), 0, 1)
+    alone = next(iter(simulator.objects(np.array([1]), 84)))
+    assert isinstance(alone, Group)
+    past = History(np.array([1.5]), np.array([0.5]), np.eye(3)[None], 8.0)
+    merging = dataclasses.replace(alone, history=past)
+    moved = (merging.positions() != alone.positions()).any(-1)
+    assert moved.mean() == pytest.approx(1.0 / 3.0, abs=0.25)
+    # Half of the sinking time has gone: half of the way is left, along the third axis.
+    heaviest = np.argmax(np.where(moved, alone.members.satellites.log_mass, -np.inf))
+    expected = np.array([0.0, 0.0, 0.5 * alone.r200])
+    np.testing.assert_allclose(merging.positions()[heaviest], expected)
+    sunk = History(np.array([5.0]), np.array([0.5]), np.eye(3)[None], 8.0)
+    later = dataclasses.replace(alone, history=sunk)
+    np.testing.assert_array_equal(later.positions(), alone.positions())
+    assert later.halo_share == pytest.approx(1.5 * alone.halo_share)
