@@ -32,6 +32,7 @@ class DatagenConfig:
     survey: Any = None
     lens: Any = None
     halo: Any = None
+    galaxy: Any = None
     data_gen: Any = MISSING
 
 

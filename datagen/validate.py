@@ -40,6 +40,12 @@ def _checked(folder: Path) -> str:
         from datagen.halos.validate import validate_halos
 
         return validate_halos(folder)
+    from datagen.galaxies.format import holds_labels
+
+    if holds_labels(folder):
+        from datagen.galaxies.validate import validate_galaxies
+
+        return validate_galaxies(folder)
     from datagen.fields.validate import validate_folder
 
     return validate_folder(folder)
