@@ -32,6 +32,7 @@ class DatagenConfig:
     survey: Any = None
     lens: Any = None
     halo: Any = None
+    suites: Any = None
     data_gen: Any = MISSING
 
 

@@ -40,6 +40,12 @@ def _checked(folder: Path) -> str:
         from datagen.halos.validate import validate_halos
 
         return validate_halos(folder)
+    from datagen.stamps import format as stamps
+
+    if stamps.is_dataset(folder):
+        from datagen.stamps.validate import validate_stamps
+
+        return validate_stamps(folder)
     from datagen.fields.validate import validate_folder
 
     return validate_folder(folder)

@@ -71,6 +71,7 @@ INNER = {
     "image": ("datagen", "image@data_gen.image"),
     "lens": ("datagen", "data_gen=lenses lens"),
     "halo": ("datagen", "data_gen=halos halo"),
+    "suite": ("datagen", "data_gen=stamps suite"),
     "survey": ("predict", "survey"),
     "schedule": ("train", "model=compact_reduced schedule@model.scheduler"),
     "recipe": ("train", "model=compact_reduced recipe"),
@@ -166,7 +167,7 @@ def test_a_survey_is_chosen_where_survey_tiles_are_read() -> None:
         composed("predict", "predict=lenses", "survey=generic")
 
 
-@pytest.mark.parametrize("name", ["fields", "survey", "tiles", "lenses", "halos"])
+@pytest.mark.parametrize("name", ["fields", "survey", "tiles", "lenses", "halos", "stamps"])
 def test_simulator_settings_build(name: str) -> None:
     cfg = composed("datagen", f"data_gen={name}", "data_gen.nfiles=3")
     settings = build_settings(cfg.data_gen, "data_gen")
