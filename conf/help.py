@@ -53,9 +53,13 @@ def _inner_groups(chosen: dict[str, str]) -> dict[str, str]:
             content = OmegaConf.to_container(OmegaConf.load(path))
             entries = content.get("defaults", []) if isinstance(content, dict) else []
             names = [(str(k), v) for e in entries if isinstance(e, dict) for k, v in e.items()]
-            found |= {k[1:]: f"{v} ({group}={path.stem})" for k, v in names
+            found |= {k[1:]: f"{_words(v)} ({group}={path.stem})" for k, v in names
                       if k.startswith("/") and "@" not in k}  # fmt: skip
     return found
+
+
+def _words(choice: str | list[str]) -> str:
+    return ", ".join(choice) if isinstance(choice, list) else choice
 
 
 def _group_line(group: str, chosen: str) -> str:

@@ -33,6 +33,7 @@ class DatagenConfig:
     lens: Any = None
     halo: Any = None
     galaxy: Any = None
+    suites: Any = None
     data_gen: Any = MISSING
 
 

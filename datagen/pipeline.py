@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,6 +87,10 @@ class JobSettings:
         """Return the hash of `content`, kept in the meta of every output."""
         return content_hash(self.content())
 
+    def parts(self) -> Sequence[JobSettings]:
+        """Return the runs that these settings stand for, each with a folder of its own."""
+        return (self,)
+
     def build_phases(self) -> Sequence[Phase]:
         """Return the work as phases; a simulator's settings implement it."""
         raise NotImplementedError
@@ -148,6 +153,13 @@ def run(settings: JobSettings) -> dict[str, int]:
         DataFormatError: A file that a job reads is damaged, and the job may not fail.
         OutputError: A file cannot be written.
     """
+    counts: Counter[str] = Counter()
+    for part in settings.parts():
+        counts.update(_run(part))
+    return dict(counts)
+
+
+def _run(settings: JobSettings) -> dict[str, int]:
     folder = Path(settings.data_dir)
     phases = settings.build_phases()
     _claim(folder, settings)
@@ -237,9 +249,8 @@ class Manifest:
         record = self.records.get(path.relative_to(self.folder).as_posix())
         if record is None or record["config_hash"] != self.hash or not path.is_file():
             return False
-        if record.get("inputs", "") != inputs:
-            return False
-        return bool(path.stat().st_size == record["bytes"])
+        is_current = record.get("inputs", "") == inputs
+        return bool(is_current and path.stat().st_size == record["bytes"])
 
     def _line(self, job: Job, path: Path, seconds: float) -> str:
         record = {

@@ -46,6 +46,12 @@ def _checked(folder: Path) -> str:
         from datagen.galaxies.validate import validate_galaxies
 
         return validate_galaxies(folder)
+    from datagen.stamps import format as stamps
+
+    if stamps.is_dataset(folder):
+        from datagen.stamps.validate import validate_stamps
+
+        return validate_stamps(folder)
     from datagen.fields.validate import validate_folder
 
     return validate_folder(folder)

@@ -72,6 +72,7 @@ INNER = {
     "lens": ("datagen", "data_gen=lenses lens"),
     "halo": ("datagen", "data_gen=halos halo"),
     "galaxy": ("datagen", "data_gen=galaxies galaxy"),
+    "suite": ("datagen", "data_gen=stamps suite"),
     "survey": ("predict", "survey"),
     "schedule": ("train", "model=compact_reduced schedule@model.scheduler"),
     "recipe": ("train", "model=compact_reduced recipe"),
@@ -167,7 +168,9 @@ def test_a_survey_is_chosen_where_survey_tiles_are_read() -> None:
         composed("predict", "predict=lenses", "survey=generic")
 
 
-@pytest.mark.parametrize("name", ["fields", "survey", "tiles", "lenses", "halos", "galaxies"])
+@pytest.mark.parametrize(
+    "name", ["fields", "survey", "tiles", "lenses", "halos", "galaxies", "stamps"]
+)
 def test_simulator_settings_build(name: str) -> None:
     cfg = composed("datagen", f"data_gen={name}", "data_gen.nfiles=3")
     settings = build_settings(cfg.data_gen, "data_gen")

@@ -69,6 +69,7 @@ def test_help_lists_groups_with_their_choices(root: Path, tmp_path: Path) -> Non
     assert "logger      tensorboard      of csv, none, tensorboard\n" in said
     said = call(root, "datagen/run.py", "--help", cwd=tmp_path).stdout
     assert "survey      des_dr2 (data_gen=tiles) of decam_exposures, des_dr2, generic" in said
+    assert "suite       a (data_gen=stamps) of a, a2, b, c, clusters, decam_exposures" in said
 
 
 @pytest.mark.parametrize(
