@@ -142,7 +142,7 @@ def _rules(
         low, high = (f"{end:g}" if end is not None else "" for end in ends)
         yield (
             f"{name} out of range",
-            f"{name} outside [{low}, {high}], or nan",
+            f"{name} outside [{low}, {high}], or nan or inf",
             partial(_beyond, name, ends, asked[name]),
         )
 
@@ -159,7 +159,7 @@ def _unknown(name: str, suites: list[str], table: Table) -> Mask:
 def _beyond(name: str, ends: Range, suites: list[str], table: Table) -> Mask:
     low, high = (-np.inf if ends[0] is None else ends[0], np.inf if ends[1] is None else ends[1])
     values = numbers(table, name)
-    is_inside = (values >= low) & (values <= high)
+    is_inside = (values >= low) & (values <= high) & np.isfinite(values)
     return np.asarray(~is_inside & np.isin(table["SUITE"], suites))
 
 

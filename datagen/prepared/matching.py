@@ -104,7 +104,8 @@ def _greedy(
         order = np.lexsort((rank, i))
         i, j = i[order], j[order]
         starts = np.flatnonzero(np.diff(i, prepend=-1))
-        for start, end in zip(starts, [*starts[1:], len(i)], strict=True):
+        ends = np.flatnonzero(np.diff(i, append=-1)) + 1
+        for start, end in zip(starts, ends, strict=True):
             left = is_free[j[start:end]]
             best = int(left.argmax())
             if left[best]:

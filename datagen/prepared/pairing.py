@@ -82,7 +82,7 @@ def pair(table: Table, source: str, target: str, rule: Rule) -> Pairs:
         found = match(values[here[i]], values[there[j]], limits, rule.strategy, rng)
         partner[i[found >= 0]] = j[found[found >= 0]]
     rows = np.stack([here[partner >= 0], there[partner[partner >= 0]]], axis=1)
-    is_unknown = ~np.isfinite(values).all(axis=1)
+    is_unknown = np.asarray(~np.isfinite(values).all(axis=1))
     known = [name for name in _known_in(table, target) if name in _known_in(table, source)]
     return Pairs(
         target=target,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,10 +16,12 @@ from tests.datagen.prepared.stamps import columns, write_suite
 
 @pytest.fixture(scope="session")
 def settings(composed: Callable[..., DictConfig]) -> Callable[..., PreparedConfig]:
-    """Return a function that builds the shipped settings with overrides."""
+    """Return a function that builds the shipped settings, composed once, with other values."""
+    shipped = composed("datagen", "data_gen=prepared")
 
-    def call(*overrides: str) -> PreparedConfig:
-        cfg = composed("datagen", "data_gen=prepared", *overrides)
+    def call(*changes: str) -> PreparedConfig:
+        cfg = copy.deepcopy(shipped)
+        cfg.merge_with_dotlist(list(changes))
         built = build_settings(cfg.data_gen, "data_gen")
         assert isinstance(built, PreparedConfig)
         return built

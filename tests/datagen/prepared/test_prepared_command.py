@@ -9,7 +9,9 @@ from pathlib import Path
 
 import numpy as np
 from astropy.table import Table
+from omegaconf import DictConfig
 
+from conf.build import build_settings
 from datagen import pipeline
 from datagen.prepared import format as files
 from datagen.prepared.config import PreparedConfig
@@ -25,9 +27,12 @@ def run(config: PreparedConfig, stamps: Path, folder: Path, **changes: object) -
     return pipeline.run(new)
 
 
-def test_everything_is_written_and_told(settings: Settings, stamps: Path, tmp_path: Path) -> None:
+def test_everything_is_written_and_told(
+    composed: Callable[..., DictConfig], stamps: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "out"
-    assert run(settings(*MATCH), stamps, out) == {"made": 1, "skipped": 0}
+    config = build_settings(composed("datagen", "data_gen=prepared", *MATCH).data_gen, "data_gen")
+    assert run(config, stamps, out) == {"made": 1, "skipped": 0}
     table = files.read_prepared(out)
     manifest = json.loads((out / "manifest.json").read_text())
     assert table.colnames[:9] == list(files.PREPARED_COLUMNS)
