@@ -53,7 +53,7 @@ def _suite(suite: Suite) -> dict[str, Any]:
         "bands": ",".join(suite.bands),
         "side": suite.header["SIDE"],
         "pixel_scale": suite.pixel_scale,
-        "zero_point": suite.header["ZEROPT"],
+        "zero_point": suite.header.get("ZEROPT"),
         "unit": suite.header["UNIT"],
         "config_hash": suite.header.get("CONFHASH", ""),
     }

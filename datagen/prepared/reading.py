@@ -17,7 +17,8 @@ COMMAND = "python datagen/run.py data_gen=stamps"
 # Of the files of stamps.
 STAMPS_VERSION = 1
 COLUMNS = ("SNAPSHOT", "OBJECT", "PROJECTION", "SCALE")
-CARDS = ("BANDS", "SIDE", "ZEROPT", "UNIT")
+# ZEROPT is there where pixels are AB fluxes.
+CARDS = ("BANDS", "SIDE", "UNIT")
 
 _STACKS = Stacks("stamp", "stamps", "bands", STAMPS_VERSION, COMMAND)
 

@@ -7,10 +7,10 @@ of u in the order of `SPLITS`. Hence:
 - Other objects do not matter: adding or removing them moves none.
 - Where fractions change, an object moves only if its u lies between the old and the new place of a
   boundary. The expected share of those is at most the sum over boundaries of how far each moves.
-- Between neighbours in the order, val | train and train | domain | test without domain, what one
-  gains comes from the other, and no other object moves.
-- A split whose interval grows at both ends, or keeps them, loses no object: train loses none while
-  val and domain + test together do not grow.
+- Where one split gains what its neighbour loses, objects move from the one to the other only. train
+  is a neighbour of val, of domain, and of test as long as domain is empty.
+- A split whose ends stay or move outwards loses no object: train loses none while neither val nor
+  domain and test together grow.
 """
 
 from __future__ import annotations

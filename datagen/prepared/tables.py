@@ -38,7 +38,7 @@ class Suite:
     Args:
         name: Of its folder.
         table: One row per stamp: `KEYS` without SUITE, SCALE [arcsec/px], and labels.
-        header: BANDS, SIDE, ZEROPT, UNIT and what else its files say.
+        header: BANDS, SIDE, UNIT, ZEROPT where pixels are AB fluxes, and what else its files say.
         n_files: Number of its files.
     """
 
@@ -251,14 +251,13 @@ def _linking(suite: Suite, by: str) -> tuple[NDArray[Any], str]:
 
 def _check_links(table: Table, by: str) -> None:
     """Raise `DataFormatError` where stamps of one object would be taken for two objects."""
-    same = np.ones(max(len(table) - 1, 0), bool)
-    for key in OBJECT_KEYS:
-        column = np.asarray(table[key])
-        same &= column[1:] == column[:-1]
-    ids, is_known = np.asarray(table[IDENTITY]), np.asarray(table[IS_KNOWN])
-    wrong = np.flatnonzero(same & (ids[1:] != ids[:-1]) & is_known[1:] & is_known[:-1])
+    known = table[np.asarray(table[IS_KNOWN])]
+    changes = {key: np.asarray(known[key])[1:] != np.asarray(known[key])[:-1]
+               for key in (*OBJECT_KEYS, IDENTITY)}  # fmt: skip
+    is_same = ~np.any([changes[key] for key in OBJECT_KEYS], axis=0)
+    wrong = np.flatnonzero(is_same & changes[IDENTITY])
     if len(wrong):
-        row = table[int(wrong[0])]
+        row = known[int(wrong[0])]
         raise DataFormatError(
             f"expected one {by} (data_gen.split.by) for all projections of an object, but those "
             f"of suite {row['SUITE']}, snapshot {row['SNAPSHOT']}, object {row['OBJECT']} have "

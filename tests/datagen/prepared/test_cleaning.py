@@ -99,6 +99,7 @@ def test_wrong_cuts_are_named(finite: list[str], ranges: dict[str, Any], message
         ),
         ({"UNIT": "count"}, None, "unit of the pixels of suite obs to be that of a, nmgy, but got"),
         ({"ZEROPT": 30.0}, None, "zero point .* but got 30.0"),
+        ({"ZEROPT": None}, None, "zero point .* 22.5, but got None"),
     ],
 )
 def test_suites_that_differ_are_named(

@@ -111,9 +111,11 @@ def test_links_that_are_missing_or_part_projections_are_named(config: PreparedCo
     linked = make_suite("a", labels | {"tree": labels["OBJECT"]})
     with pytest.raises(ConfigError, match="a column of every suite, but obs has no tree; it has S"):
         prepare([linked, make_suite("obs", labels)], by_tree)
-    wrong = make_suite("a", labels | {"tree": np.arange(80)})
-    with pytest.raises(DataFormatError, match="suite a, snapshot 91, object 0 have several"):
-        prepare([wrong], by_tree)
+    labels = columns(40, 1, 3)
+    tree = labels["OBJECT"].astype(float)
+    tree[[9, 10, 11]] = [3.0, np.nan, 4.0]  # the last projection belongs to another object
+    with pytest.raises(DataFormatError, match="suite a, snapshot 91, object 3 have several"):
+        prepare([make_suite("a", labels | {"tree": tree})], by_tree)
 
 
 @pytest.mark.parametrize("strategy", ["nearest", "random", "max"])
