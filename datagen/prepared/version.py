@@ -1,0 +1,3 @@
+"""The version of prepared files; part of the settings' hash."""
+
+FORMAT_VERSION = 1
