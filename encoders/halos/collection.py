@@ -77,7 +77,7 @@ class Halos:
         self.index = np.concatenate([one.index for one in sets])
         self.cluster = np.concatenate([one.cluster for one in sets])
         self.halo = np.concatenate([one.halo for one in sets])
-        self.halo_number = _numbers_of(self.halo)
+        self.halo_number = halo_numbers(self.halo)
         self.cross_section = np.concatenate([one.cross_section for one in sets])
         self.labels = np.concatenate([_labels(one, self.classes) for one in sets])
         # What is known in a training; NaN elsewhere, whatever the truth says.
@@ -130,7 +130,7 @@ class Halos:
         return self.sets[at], number - int(self.starts[at])
 
 
-def _numbers_of(halos: NDArray[np.str_]) -> Numbers:
+def halo_numbers(halos: NDArray[np.str_]) -> Numbers:
     """Return a number for each halo, which no other map, set or run changes: a hash of its name.
 
     CLUSTER alone is unique in the suites of one seed only. 48 bits stay exact as floating-point

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from datagen.errors import ConfigError
 from encoders.halos.conformal import quantile_shift
-from encoders.halos.likelihood import Likelihood, quantiles
+from encoders.halos.likelihood import Likelihood, quantiles, refits
 from encoders.halos.novelty import Novelty, novelty_threshold
 from encoders.halos.reference import CLASSES, CLUSTERS, Reference
 
@@ -28,7 +28,7 @@ class JudgeSettings:
     Args:
         n_reference: Validation maps that travel with the weights.
         n_neighbours: Which neighbour's distance tells novelty.
-        false_alarms: Share of maps like those of the training that are flagged.
+        false_alarms: Share of maps like those of the training that are flagged at most.
         level: Share of maps whose interval shall hold the cross-section.
 
     Raises:
@@ -55,12 +55,14 @@ class Judge:
 
     Args:
         likelihood: Of the cross-section; None where the first latent is not its axis.
+        refits: The likelihood as other validation halos could have given it.
         shift: By how much quantiles of t are widened, see `conformal.quantile_shift`.
         novelties: Each learned from one half of the halos.
         threshold: Score above which a map is unlike those of the training.
     """
 
     likelihood: Likelihood | None
+    refits: tuple[Likelihood, ...]
     shift: float
     novelties: tuple[Novelty, ...]
     threshold: float
@@ -81,13 +83,15 @@ class Judge:
         """
         clusters = reference.column(CLUSTERS)
         likelihood, shift = None, np.inf
+        others: tuple[Likelihood, ...] = ()
         if class_targets is not None:
             targets = np.append(class_targets, np.nan)[reference.column(CLASSES).numpy()]
             first = reference.views["latent"][:, 0].numpy()
             likelihood = Likelihood.fit(first, targets)
+            others = refits(first, targets, clusters.numpy())
             shift = _shift(likelihood, first, targets, clusters.numpy(), how.level)
         novelties, threshold = _novelties(reference, clusters, how)
-        return cls(likelihood, shift, novelties, threshold)
+        return cls(likelihood, others, shift, novelties, threshold)
 
     def score(self, views: Mapping[str, Tensor]) -> Tensor:
         """Return how striking maps are: the mean over the novelties (n,).
@@ -118,7 +122,8 @@ def _novelties(
 ) -> tuple[tuple[Novelty, ...], float]:
     """Learn novelty from each half of the halos; the other half sets the threshold.
 
-    New maps are scored by both halves, as the maps of the reference are by the half without them.
+    New maps get the mean of the scores of both halves. It scatters less than a score of one half,
+    from which the threshold comes, so that fewer maps are flagged than asked for.
     """
     views, classes = reference.views, reference.column(CLASSES)
     fold = torch.unique(clusters, return_inverse=True)[1] % N_FOLDS

@@ -121,9 +121,9 @@ def group_rows(trio: Trio, judged: Judged) -> list[dict[str, Any]]:
 
     `set`, `labels`, `cross_section` (true) [cm^2/g], `n_maps`, `n_halos`; quantiles `low`,
     `median`, `high` of the found cross-sections [cm^2/g]; `bias_dex` of the median, `rmse_dex` of
-    the maps, share `covered` by their intervals; `accuracy`; largest `overlap` with a group of
-    training maps and all `overlaps`; share that is `novel`, and `auroc` of the novelty of held-out
-    groups among the other tested maps.
+    the maps, share `covered` by their intervals; `accuracy` where the truth is a class; largest
+    `overlap` with a group of training maps and all `overlaps`; share that is `novel`, and `auroc`
+    of the novelty of held-out groups among the other tested maps.
     """
     sample, rows = trio.tested, []
     groups, names = sample.groups, trio.trained.groups.names
@@ -193,12 +193,11 @@ def _cross_section_figures(
 
 
 def _accuracy(sample: Sample, mine: NDArray[np.bool_]) -> float:
-    answers = sample.answers
-    is_labelled = answers.is_labelled.numpy() & mine
-    if not is_labelled.any() or not answers.logits.shape[1]:
+    logits, has_class = sample.answers.logits, mine & (sample.classes >= 0)
+    if not has_class.any() or not logits.shape[1]:
         return float("nan")
-    is_right = (answers.logits.argmax(dim=1) == answers.classes).numpy()
-    return float(is_right[is_labelled].mean())
+    is_right = logits.argmax(dim=1).numpy() == sample.classes
+    return float(is_right[has_class].mean())
 
 
 def _auroc(novelty: Array, mine: NDArray[np.bool_], usual: NDArray[np.bool_]) -> float:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datagen.errors import ConfigError
+from datagen.seeds import stream
 from encoders.halos.conformal import shifted
 
 Numbers = NDArray[np.float64]
@@ -17,6 +18,8 @@ MARGIN = 0.25
 N_GRID = 301
 # Least standard deviation of a class, a few steps of the grid.
 NARROWEST = 0.01
+# Of a likelihood: enough for the error of its calibration to a tenth.
+N_REFITS = 50
 # Of a normal distribution: one standard deviation below the median, the median, one above.
 LEVELS = (0.158655, 0.5, 0.841345)
 
@@ -45,12 +48,13 @@ class Likelihood:
     widths: Numbers
 
     @classmethod
-    def fit(cls, first: Numbers, targets: Numbers) -> Likelihood:
+    def fit(cls, first: Numbers, targets: Numbers, weights: Numbers | None = None) -> Likelihood:
         """Learn from maps that trained nothing.
 
         Args:
             first: z_0 (n,).
             targets: t, NaN where unknown (n,).
+            weights: How much each map counts, > 0 (n,); None: all the same.
 
         Raises:
             ConfigError: There are maps of fewer than two known t.
@@ -62,9 +66,12 @@ class Likelihood:
                 f"{len(places)}; train with more halos (data_gen.nfiles)",
                 len(places),
             )
-        groups = [first[targets == place] for place in places]
-        widths = [max(float(group.std()), NARROWEST) for group in groups]
-        return cls(places, np.array([g.mean() for g in groups]), np.array(widths))
+        counts = np.ones(len(first)) if weights is None else weights
+        groups = [targets == place for place in places]
+        means = [np.average(first[of], weights=counts[of]) for of in groups]
+        squares = [np.average((first[of] - mean) ** 2, weights=counts[of])
+                   for of, mean in zip(groups, means, strict=True)]  # fmt: skip
+        return cls(places, np.array(means), np.maximum(np.sqrt(squares), NARROWEST))
 
     def log(self, first: Numbers) -> Numbers:
         """Return ln p(z_0 | t) on the grid for z_0 (n,): (n, G)."""
@@ -81,6 +88,26 @@ class Likelihood:
         below = np.minimum(places - self.places[0], 0.0) * slopes[0]
         above = np.maximum(places - self.places[-1], 0.0) * slopes[-1]
         return np.asarray(inside + below + above)
+
+
+def refits(first: Numbers, targets: Numbers, clusters: NDArray[np.int64]) -> tuple[Likelihood, ...]:
+    """Return likelihoods as other validation clusters could have given them.
+
+    Bayesian bootstrap (Rubin 1981, doi:10.1214/aos/1176345338) of clusters: each counts with a
+    weight from an exponential distribution, the same for all its maps. The same clusters have the
+    same weights in any encoder, whose errors they share.
+
+    Args:
+        first: z_0 (n,).
+        targets: t, NaN where unknown (n,).
+        clusters: Of the maps (n,).
+
+    Raises:
+        ConfigError: There are maps of fewer than two known t.
+    """
+    names, place = np.unique(clusters, return_inverse=True)
+    weights = stream(0, 0, "refits").exponential(size=(N_REFITS, len(names)))
+    return tuple(Likelihood.fit(first, targets, one[place.reshape(-1)]) for one in weights)
 
 
 def quantiles(log_likelihood: Numbers, levels: Sequence[float] = LEVELS) -> Numbers:

@@ -6,7 +6,7 @@ or repeat each other. Here clusters scatter around a common value with a width t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -77,21 +77,54 @@ def posterior(
         widths: Values of tau, >= 0, rising; others than 0 not below the spacing of the grid (T,).
         log_prior: Added to the logarithm of the flat prior (G, T).
     """
-    relative = log_likelihood - log_likelihood.max(axis=1, keepdims=True)
-    total = np.stack([_sum_over_clusters(relative, grid, width) for width in widths], axis=1)
-    total += 0.0 if log_prior is None else log_prior
+    return mean_posterior([log_likelihood], grid, widths, log_prior)
+
+
+def mean_posterior(
+    log_likelihoods: Iterable[Numbers],
+    grid: Numbers,
+    widths: Numbers,
+    log_prior: Numbers | None = None,
+) -> Posterior:
+    """Return the mean of the posteriors that several likelihoods of the same data give.
+
+    Where a likelihood was measured, its error is common to all clusters: it does not go down with
+    their number, and the width of a population does not stand for it. Averaged over likelihoods
+    that the measurement allows, a posterior holds it; the clusters do not choose among them (a cut
+    posterior, Plummer 2015, doi:10.1007/s11222-014-9503-z).
+
+    Args:
+        log_likelihoods: One or more, each as `posterior` takes it (n, G).
+        grid: See `posterior` (G,).
+        widths: See `posterior` (T,).
+        log_prior: See `posterior` (G, T).
+    """
+    kernels = [_kernel(grid, width) for width in widths]
     cells = np.outer(np.diff(_edges(grid)), np.diff(_edges(widths)))
-    probability = np.exp(total - total.max()) * cells
-    return Posterior(grid, widths, probability / probability.sum())
+    prior = 0.0 if log_prior is None else log_prior
+    found = []
+    for one in log_likelihoods:
+        relative = one - one.max(axis=1, keepdims=True)
+        total = np.stack([_sum_over_clusters(relative, k) for k in kernels], axis=1) + prior
+        probability = np.exp(total - total.max()) * cells
+        found.append(probability / probability.sum())
+    return Posterior(grid, widths, np.mean(found, axis=0))
 
 
-def _sum_over_clusters(log_likelihood: Numbers, grid: Numbers, width: float) -> Numbers:
-    """Return the log-likelihood of each centre at one width (G,)."""
+def _kernel(grid: Numbers, width: float) -> Numbers | None:
+    """Return what a population of one width makes of each centre (G, G); None without a width."""
     if width == 0.0:
-        return np.asarray(log_likelihood.sum(axis=0))
+        return None
     spacing = (grid[-1] - grid[0]) / (len(grid) - 1)
-    kernel = np.exp(-0.5 * ((grid[:, None] - grid) / width) ** 2)
-    mean = np.exp(log_likelihood) @ kernel * (spacing / (width * np.sqrt(2.0 * np.pi)))
+    density = np.exp(-0.5 * ((grid[:, None] - grid) / width) ** 2)
+    return np.asarray(density * (spacing / (width * np.sqrt(2.0 * np.pi))))
+
+
+def _sum_over_clusters(log_likelihood: Numbers, kernel: Numbers | None) -> Numbers:
+    """Return the log-likelihood of each centre at one width (G,)."""
+    if kernel is None:
+        return np.asarray(log_likelihood.sum(axis=0))
+    mean = np.exp(log_likelihood) @ kernel
     return np.asarray(np.log(np.maximum(mean, SMALLEST)).sum(axis=0))
 
 

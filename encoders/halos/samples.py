@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encoders.halos.collection import Halos
+from encoders.halos.losses import UNLABELLED
 from encoders.halos.metrics import Answers
-from encoders.halos.sets import HELD_OUT, Numbers, Wanted
+from encoders.halos.sets import CLASS, HELD_OUT, Numbers, Wanted
 
 Array = NDArray[np.float64]
 
@@ -41,12 +42,14 @@ class Sample:
         answers: Of the encoder (n,).
         halo: Number of the halo of each map, the same in all sets of one collection (n,).
         cross_section: True one [cm^2/g], NaN where the files have none (n,).
+        classes: Numbers of the true classes, -1 where there is none (n,).
         sets: All sets of the collection.
     """
 
     answers: Answers
     halo: Numbers
     cross_section: Array
+    classes: Numbers
     sets: Sequence[Wanted]
 
     @classmethod
@@ -54,8 +57,11 @@ class Sample:
         """Look the maps of some answers up."""
         numbers = halos.numbers_of(answers.sets.numpy(), answers.index.numpy())
         names = np.unique(halos.halo, return_inverse=True)[1].reshape(-1)
-        wanted = [one.wanted for one in halos.sets]
-        return cls(answers, names[numbers], halos.cross_section[numbers], wanted)
+        wanted, true = [one.wanted for one in halos.sets], halos.cross_section[numbers]
+        is_class = np.array([one.labels == CLASS for one in wanted])[answers.sets.numpy()]
+        by_truth = classes_of(true, halos.classes.cross_sections)
+        classes = np.where(is_class, answers.classes.numpy(), by_truth)
+        return cls(answers, names[numbers], true, classes, wanted)
 
     def __len__(self) -> int:
         return len(self.halo)
@@ -84,3 +90,17 @@ class Sample:
         ]
         known = np.where(np.isfinite(sigmas), sigmas, np.nan)
         return Groups(sets, known, names, number.reshape(-1).astype(np.int64))
+
+
+def classes_of(cross_section: Array, known: Sequence[float | None] | Array) -> Numbers:
+    """Return the number of the class of each true cross-section, -1 where it is none of them.
+
+    Args:
+        cross_section: True ones [cm^2/g], NaN where unknown (n,).
+        known: Of each class, NaN or None where unknown (K,).
+    """
+    values = np.asarray(known, np.float64)
+    is_same = cross_section[:, None] == values
+    # Without classes there is nothing to choose from.
+    best = is_same.argmax(axis=1) if len(values) else np.zeros(len(is_same))
+    return np.where(is_same.any(axis=1), best, UNLABELLED).astype(np.int64)

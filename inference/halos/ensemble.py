@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,14 +13,15 @@ from torch import Tensor, nn
 
 from datagen.errors import CheckpointError
 from encoders.halos.judge import NEVER
-from encoders.halos.likelihood import interval
+from encoders.halos.likelihood import Likelihood, interval
 from encoders.halos.module import HaloModule
 from encoders.halos.reference import VIEWS
-from encoders.halos.sets import HELD_OUT
+from encoders.halos.sets import HELD_OUT, N_DIGITS
 from encoders.halos.targets import LogScale
 from inference.part_data import Batch
 
 Numbers = NDArray[np.float64]
+Strings = NDArray[np.str_]
 # Entries of the card in which all members agree.
 SHARED = ("classes", "cross_sections", "target", "channels", "units", "side", "pixel_scale")
 
@@ -69,11 +70,25 @@ class Ensemble(LightningModule):
                 found |= dict.fromkeys(ids.get(split, ()), split)
         return found
 
-    def trained_sets(self) -> list[str]:
-        """Return the folders of the sets that the first member was trained on."""
+    def trained_sets(self, folders: Strings, cross_section: Numbers) -> Strings:
+        """Return the set of the training that each map is of, empty where it is of none (n,).
+
+        The card knows sets by their folder and by the cross-sections that were taken of it.
+
+        Args:
+            folders: Names of the folders of the maps (n,).
+            cross_section: True ones [cm^2/g], NaN where unknown (n,).
+        """
         sets: Mapping[str, Mapping[str, Any]] = self.card.get("sets") or {}
-        known = {name: one for name, one in sets.items() if one.get("labels") != HELD_OUT}
-        return [one.get("folder") or name for name, one in known.items()]
+        found = np.full(len(folders), "", dtype=f"U{max(map(len, sets), default=1)}")
+        for name, one in sets.items():
+            if one.get("labels") == HELD_OUT:
+                continue
+            is_in, taken = folders == (one.get("folder") or name), one.get("cross_sections")
+            if taken is not None:
+                is_in &= np.isin(cross_section, np.round(np.asarray(taken, np.float64), N_DIGITS))
+            found[is_in] = name
+        return found
 
     def predict_step(self, batch: Batch, batch_idx: int = 0) -> Tensor:
         """Return latents, first latents of further members, probabilities and score (B, D)."""
@@ -98,11 +113,16 @@ class Ensemble(LightningModule):
         Args:
             first: First latents of the members (n, M).
         """
-        parts = []
-        for judge, column in zip(self.judges, first.T, strict=True):
-            assert judge.likelihood is not None
-            parts.append(judge.likelihood.log(column))
-        return np.asarray(np.mean(parts, axis=0))
+        return _mean_log([judge.likelihood for judge in self.judges], first)
+
+    def refitted(self, first: Numbers) -> Iterator[Numbers]:
+        """Yield the same as other validation halos could have given it, each (n, G).
+
+        Args:
+            first: First latents of the members (n, M).
+        """
+        for likelihoods in zip(*(judge.refits for judge in self.judges), strict=True):
+            yield _mean_log(likelihoods, first)
 
     def cross_sections(self, first: Numbers) -> Numbers:
         """Return lower end, median and upper end [cm^2/g] (n, 3); NaN without an axis of them.
@@ -113,6 +133,15 @@ class Ensemble(LightningModule):
         if self.scale is None or not len(first):
             return np.full((len(first), 3), np.nan)
         return self.scale.inverse(interval(self.log_likelihood(first), self._shift))
+
+
+def _mean_log(likelihoods: Sequence[Likelihood | None], first: Numbers) -> Numbers:
+    """Return the mean logarithm over members (n, G), from their first latents (n, M)."""
+    parts = []
+    for likelihood, column in zip(likelihoods, first.T, strict=True):
+        assert likelihood is not None
+        parts.append(likelihood.log(column))
+    return np.asarray(np.mean(parts, axis=0))
 
 
 def _look(member: HaloModule, maps: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:

@@ -11,6 +11,7 @@ from astropy.table import Table
 from numpy.typing import NDArray
 
 from encoders.halos.conformal import coverage
+from encoders.halos.samples import classes_of
 from encoders.halos.targets import LogScale
 from encoders.metrics import area
 from inference.halos.ensemble import Ensemble
@@ -40,12 +41,13 @@ def evaluate(new: Table, ensemble: Ensemble) -> Figures:
         ensemble: The encoders.
 
     Returns:
-        `of_training` (maps of the sets of the training), `sets` and `cross_sections` (groups of one
-        set and true cross-section), each of figures as `figures_of` gives them; `novelty`: share of
-        maps that are flagged, and AUROC of OOD against the maps of the sets of the training.
+        `of_training` (maps of the sets and cross-sections that trained), `sets` and
+        `cross_sections` (groups of one set and true cross-section), each of figures as `figures_of`
+        gives them; `novelty`: share of maps that are flagged, and AUROC of the OOD of those that
+        are not of the training against those that are.
     """
     sets = np.asarray(new["SET"])
-    is_like = np.isin(sets, ensemble.trained_sets())
+    is_like = _trained_sets(new, ensemble) != ""
     names = np.unique(sets).tolist()
     return {
         "of_training": figures_of(new[is_like], ensemble),
@@ -69,7 +71,7 @@ def figures_of(some: Table, ensemble: Ensemble) -> Figures:
     is_known = np.isfinite(truth)
     found: Figures = {"n_maps": len(some), "n_known": int(is_known.sum())}
     found |= dict.fromkeys(("accuracy", "rmse_dex", "bias_dex", "coverage", "coverage_error"))
-    place = _places(truth, ensemble)
+    place = _classes(some, truth, ensemble)
     has_class = place >= 0
     if ensemble.classes and has_class.any():
         names = np.asarray(ensemble.classes)[place[has_class]]
@@ -95,7 +97,7 @@ def _of_intervals(some: Table, truth: NDArray[np.float64], scale: LogScale) -> F
     low, middle, high = (
         np.log10(np.asarray(some[f"CROSS_SECTION{end}"])) for end in ("_LOW", "", "_HIGH")
     )
-    share, error = coverage(value, low, high, np.asarray(some["CLUSTER"]))
+    share, error = coverage(value, low, high, np.asarray(some["HALO"]))
     return {
         "rmse_dex": float(np.sqrt(np.mean((middle - value) ** 2))),
         "bias_dex": float(np.mean(middle - value)),
@@ -104,22 +106,31 @@ def _of_intervals(some: Table, truth: NDArray[np.float64], scale: LogScale) -> F
     }
 
 
-def _places(truth: NDArray[np.float64], ensemble: Ensemble) -> NDArray[np.int64]:
-    """Return the number of the class of each true cross-section, -1 where there is none."""
-    known = ensemble.card["cross_sections"]
-    places = np.full(len(truth), -1)
-    for number, value in enumerate(known):
-        if value is not None:
-            places[truth == value] = number
-    return places
+def _classes(some: Table, truth: NDArray[np.float64], ensemble: Ensemble) -> NDArray[np.int64]:
+    """Return the number of the true class of each map, -1 where there is none."""
+    found, sets = classes_of(truth, ensemble.card["cross_sections"]), _trained_sets(some, ensemble)
+    named = zip(ensemble.card["classes"], ensemble.card["cross_sections"], strict=True)
+    for number, (name, value) in enumerate(named):
+        if value is None:
+            # A set that is one class, whatever its files say of the cross-section.
+            found[sets == name] = number
+    return found
+
+
+def _trained_sets(some: Table, ensemble: Ensemble) -> NDArray[np.str_]:
+    truth = np.asarray(some["TRUE_CROSS_SECTION"], np.float64)
+    return ensemble.trained_sets(np.asarray(some["SET"]), truth)
 
 
 def _novelty(new: Table, is_like: NDArray[np.bool_], is_in: NDArray[np.bool_]) -> Figures:
-    """Return what is flagged of a set, and how well its scores tell it from the training's sets."""
-    flagged, counts = float(np.mean(new["ABSTAIN"][is_in])), is_in | is_like
-    is_foreign = not (is_in & is_like).any()
-    auroc = area(np.asarray(new["OOD"])[counts], is_in[counts]) if is_foreign else np.nan
-    return {"flagged": flagged, "auroc": _number(auroc)}
+    """Return what is flagged of a set, and how well scores tell its other maps from trained ones.
+
+    Other maps are those that are not of a set and cross-section of the training.
+    """
+    is_other = is_in & ~is_like
+    counts = is_other | is_like
+    auroc = area(np.asarray(new["OOD"])[counts], is_other[counts]) if is_other.any() else np.nan
+    return {"flagged": float(np.mean(new["ABSTAIN"][is_in])), "auroc": _number(auroc)}
 
 
 def _number(value: float) -> float | None:

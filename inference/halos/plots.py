@@ -60,15 +60,18 @@ def draw_cross_sections(new: Table, sets: Table, zero: float) -> Figure:
 
 
 def novelty_of(new: Table, ensemble: Ensemble) -> Figure | None:
-    """Return what is flagged of other sets against maps like those of the training, if both are.
+    """Return what is flagged of other maps against those like the training's, if there are both.
+
+    Other maps are those of other sets, or of cross-sections that were not taken of a set.
 
     Args:
         new: Rows of the table of predictions.
         ensemble: The encoders.
     """
     sets, scores = np.asarray(new["SET"]), np.asarray(new["OOD"], np.float64)
-    is_usual = np.isin(sets, ensemble.trained_sets())
-    other = {str(name): scores[sets == name] for name in np.unique(sets[~is_usual])}
+    truth = np.asarray(new["TRUE_CROSS_SECTION"], np.float64)
+    is_usual = ensemble.trained_sets(sets, truth) != ""
+    other = {str(name): scores[(sets == name) & ~is_usual] for name in np.unique(sets[~is_usual])}
     if not other or not is_usual.any():
         return None
     return draw_novelty(scores[is_usual], other, ensemble.threshold)

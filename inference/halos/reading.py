@@ -20,13 +20,11 @@ from datagen.halos.format import (
     read_truth,
     truth_of,
 )
-from encoders.halos.collection import SCALE_TOLERANCE
+from encoders.halos.collection import SCALE_TOLERANCE, halo_numbers
 from encoders.halos.inputs import are_negative
+from encoders.halos.sets import N_DIGITS
 from inference.halos.listing import MapPart
 from inference.part_data import Problems, blank_bad
-
-# Digits to which two cross-sections are the same [cm^2/g].
-N_DIGITS = 9
 
 
 @dataclass(frozen=True)
@@ -35,7 +33,8 @@ class Truth:
 
     Args:
         index: Number of the map in its suite.
-        cluster: Number of its halo.
+        cluster: Number of its halo in its suite.
+        halo: Number of its halo, the same in all sets and encoders.
         projection: Number of the direction.
         cross_section: [cm^2/g]; NaN where unknown.
         sets: Name of the set.
@@ -44,6 +43,7 @@ class Truth:
 
     index: NDArray[np.int64]
     cluster: NDArray[np.int64]
+    halo: NDArray[np.int64]
     projection: NDArray[np.int64]
     cross_section: NDArray[np.float64]
     sets: NDArray[np.str_]
@@ -184,6 +184,7 @@ def _truth(part: MapPart, table: Any, expected: Expected) -> Truth:  # noqa: ANN
     return Truth(
         index=np.asarray(table["INDEX"], np.int64),
         cluster=cluster,
+        halo=halo_numbers(np.array(halos, dtype=str)),
         projection=np.asarray(table["PROJECTION"], np.int64),
         cross_section=np.asarray(table["CROSS_SECTION"], np.float64).round(N_DIGITS),
         sets=np.full(len(table), part.set_name),

@@ -14,7 +14,7 @@ from datagen.seeds import stream
 from encoders.halos.likelihood import LEVELS, grid
 from encoders.halos.losses import UNLABELLED
 from encoders.halos.overlap import overlap_with_classes
-from encoders.halos.population import per_cluster, posterior
+from encoders.halos.population import mean_posterior, per_cluster
 from encoders.halos.reference import CLASSES, CLUSTERS, SETS, first_clusters
 from encoders.halos.two_sample import Pair, classifier_test, mmd_test
 from inference.halos.ensemble import Ensemble
@@ -23,6 +23,8 @@ from inference.halos.table import first_latents, latents
 Numbers = NDArray[np.float64]
 # Widths of a population on the axis of t; 0 is a set of one cross-section.
 WIDTHS = np.concatenate([[0.0], np.linspace(0.02, 0.5, 17)])
+# Of the places of a likelihood every second one is close enough; time goes with their square.
+STRIDE = 2
 N_FOLDS, RIDGE = 5, 0.1
 POPULATION = ("CROSS_SECTION_LOW", "CROSS_SECTION", "CROSS_SECTION_HIGH", "WIDTH", "WIDTH_HIGH")
 
@@ -61,7 +63,7 @@ def summarise(predictions: Table, ensemble: Ensemble, how: Comparison) -> Table:
             "SET": name,
             "TRUE_CROSS_SECTION": value,
             "N_MAPS": len(some),
-            "N_CLUSTERS": len(np.unique(some["CLUSTER"])),
+            "N_CLUSTERS": len(np.unique(some["HALO"])),
             "ABSTAINED": float(np.mean(some["ABSTAIN"])),
         }
         row |= dict(zip(POPULATION, population(kept, ensemble), strict=True))
@@ -86,13 +88,15 @@ def groups(predictions: Table) -> Iterator[tuple[str, float, Table]]:
 def population(some: Table, ensemble: Ensemble) -> tuple[float, ...]:
     """Return 16, 50, 84 % of the cross-section [cm^2/g], 50, 84 % of its width [dex].
 
-    NaN without maps, or without an axis of cross-sections.
+    The mean over refits of the likelihoods, whose error all clusters share. NaN without maps, or
+    without an axis of cross-sections.
     """
     if ensemble.scale is None or not len(some):
         return (np.nan,) * len(POPULATION)
-    log_likelihood = ensemble.log_likelihood(first_latents(some, len(ensemble.members)))
-    clusters = np.asarray(some["CLUSTER"], np.int64)
-    found = posterior(per_cluster(log_likelihood, clusters), grid(), WIDTHS)
+    first = first_latents(some, len(ensemble.members))
+    clusters = np.asarray(some["HALO"], np.int64)
+    refitted = (per_cluster(one[:, ::STRIDE], clusters) for one in ensemble.refitted(first))
+    found = mean_posterior(refitted, grid()[::STRIDE], WIDTHS)
     dex = ensemble.scale.high - ensemble.scale.low
     centre, width = ensemble.scale.inverse(found.centre(LEVELS)), found.width(LEVELS[1:]) * dex
     return (*centre.tolist(), *width.tolist())
@@ -106,7 +110,7 @@ def compare(some: Table, ensemble: Ensemble, how: Comparison) -> dict[str, float
     reference, names = ensemble.reference, list(ensemble.card.get("sets") or ())
     known, classes = reference.views["latent"].numpy(), reference.column(CLASSES).numpy()
     clusters, numbers = reference.column(CLUSTERS).numpy(), reference.column(SETS).numpy()
-    mine, my_clusters = latents(some), np.asarray(some["CLUSTER"], np.int64)
+    mine, my_clusters = latents(some), np.asarray(some["HALO"], np.int64)
     found: dict[str, float] = {}
     for number in np.unique(numbers).tolist():
         name = names[number] if number < len(names) else str(number)

@@ -18,7 +18,7 @@ Numbers = NDArray[np.float64]
 # Columns beside latents and probabilities.
 CROSS_SECTIONS = ("CROSS_SECTION_LOW", "CROSS_SECTION", "CROSS_SECTION_HIGH")
 KNOWN = (
-    *("ID", "INDEX", "CLUSTER", "PROJECTION", "SET", "Z_0", *CROSS_SECTIONS),
+    *("ID", "INDEX", "CLUSTER", "HALO", "PROJECTION", "SET", "Z_0", *CROSS_SECTIONS),
     *("CLASS", "OOD", "ABSTAIN", "TRUE_CROSS_SECTION", "SPLIT"),
 )
 FORM = Form(
@@ -42,7 +42,7 @@ def rows(ids: Sequence[str], outputs: Numbers, truth: Truth, ensemble: Ensemble)
     n_first = n_latent + len(ensemble.members) - 1
     table["ID"] = strings(ids)
     table["INDEX"], table["CLUSTER"] = truth.index, truth.cluster
-    table["PROJECTION"] = truth.projection
+    table["HALO"], table["PROJECTION"] = truth.halo, truth.projection
     table["SET"] = strings(truth.sets)
     names = [*(f"Z_{k}" for k in range(n_latent)), *first_columns(len(ensemble.members))[1:]]
     for name, column in zip(names, outputs[:, :n_first].T, strict=True):
@@ -66,7 +66,7 @@ def rows(ids: Sequence[str], outputs: Numbers, truth: Truth, ensemble: Ensemble)
 def no_rows(ensemble: Ensemble) -> Table:
     """Return the table of no maps."""
     numbers, names = np.zeros(0, np.int64), np.zeros(0, str)
-    truth = Truth(numbers, numbers, numbers, np.zeros(0), names, names)
+    truth = Truth(numbers, numbers, numbers, numbers, np.zeros(0), names, names)
     n_columns = ensemble.n_latent + len(ensemble.members) + len(ensemble.classes)
     return rows([], np.zeros((0, n_columns)), truth, ensemble)
 

@@ -66,7 +66,9 @@ def test_results_of_its_test(reported: Reported) -> None:
     assert groups["a", 0.0]["n_halos"] == (splits["split"] == "test").sum()
     assert len(splits) == 24
     for (name, sigma), row in groups.items():
-        assert (row["accuracy"] is None) == (row["auroc"] is not None) == (name == "c")
+        assert (row["auroc"] is not None) == (name == "c")
+        # Also of maps that are held out: what a class is does not depend on what was told.
+        assert 0.0 <= row["accuracy"] <= 1.0
         assert set(row["overlaps"]) == {"a 0", "a 0.1", "a 1"}
         assert row["low"] <= row["median"] <= row["high"]
         assert row["bias_dex"] == pytest.approx(np.log10(row["median"] / max(sigma, 0.01)))

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from scipy.stats import kstest, norm
 
-from encoders.halos.population import per_cluster, posterior
+from encoders.halos import likelihood
+from encoders.halos.likelihood import LEVELS, Likelihood, refits
+from encoders.halos.population import Posterior, mean_posterior, per_cluster, posterior
 
 GRID = np.linspace(-1.0, 2.0, 151)
 
@@ -94,3 +98,64 @@ def test_ranks_of_the_truth_are_uniform() -> None:
                       np.interp(tau, found.width(list(levels)), levels)])  # fmt: skip
     for rank in np.transpose(ranks):
         assert kstest(rank, "uniform").pvalue > 0.01
+
+
+PLACES = np.array([0.0, 0.3, 0.6, 1.0])
+COARSE, WIDTHS = 5, np.array([0.0, 0.1])
+
+
+def toy(n_clusters: int, places: Sequence[float], rng: np.random.Generator) -> np.ndarray:
+    """Return z_0 of one map of each cluster at each place (n_clusters, K).
+
+    It has a part that is the same for a cluster at all places, as large as the rest.
+    """
+    error = rng.normal(size=(n_clusters, 1)) + rng.normal(size=(n_clusters, len(places)))
+    return 0.2 + 0.6 * np.asarray(places) + 0.12 * error
+
+
+def calibrated(n_clusters: int, rng: np.random.Generator) -> tuple[Likelihood, list[Likelihood]]:
+    """Return a likelihood from validation clusters, and its refits."""
+    first, targets = toy(n_clusters, PLACES.tolist(), rng).ravel(), np.tile(PLACES, n_clusters)
+    clusters = np.repeat(np.arange(n_clusters), len(PLACES))
+    return Likelihood.fit(first, targets), list(refits(first, targets, clusters))
+
+
+def populations(n_validation: int, rng: np.random.Generator) -> tuple[Posterior, Posterior]:
+    """Return what 200 clusters at 0.6 say, without and with the error of the calibration."""
+    plain, others = calibrated(n_validation, rng)
+    first, grid = toy(200, [0.6], rng)[:, 0], likelihood.grid()[::COARSE]
+    logs = [one.log(first)[:, ::COARSE] for one in (plain, *others)]
+    return posterior(logs[0], grid, WIDTHS), mean_posterior(logs[1:], grid, WIDTHS)
+
+
+def test_the_error_of_the_calibration_is_in_the_interval() -> None:
+    """32 validation clusters say less than 200 clusters ask for."""
+    rng, ends = np.random.default_rng(8), []
+    for _ in range(50):
+        ends.append([one.centre(LEVELS) for one in populations(32, rng)])
+    low, _, high = np.moveaxis(np.array(ends), 2, 0)
+    plain, found = ((low <= 0.6) & (high >= 0.6)).mean(axis=0)
+    assert plain < 0.5
+    assert 0.58 < found < 0.8
+
+
+def test_a_calibration_by_many_clusters_has_no_error() -> None:
+    plain, found = populations(20_000, np.random.default_rng(3))
+    np.testing.assert_allclose(found.centre(LEVELS), plain.centre(LEVELS), atol=2e-3)
+    np.testing.assert_allclose(found.width([0.5]), plain.width([0.5]), atol=2e-3)
+
+
+def test_refits_are_those_of_other_validation_clusters() -> None:
+    """Their means scatter as those of independent validations do, alike at all places."""
+    rng = np.random.default_rng(5)
+    found = np.array([one.means for one in calibrated(32, rng)[1]])
+    independent = np.array([calibrated(32, rng)[0].means for _ in range(50)])
+    expected = 0.12 * (2 / 32) ** 0.5
+    np.testing.assert_allclose(independent.std(axis=0), expected, rtol=0.3)
+    np.testing.assert_allclose(found.std(axis=0), expected, rtol=0.3)
+    # Half of the variance is that of the clusters.
+    assert np.corrcoef(found.T)[np.triu_indices(4, 1)].mean() == pytest.approx(0.5, abs=0.15)
+    first, targets = np.array([0.1, 0.3, 0.9, 0.8]), np.array([0.0, 0.0, 1.0, 1.0])
+    weighted = Likelihood.fit(first, targets, np.array([3.0, 1.0, 1.0, 1.0]))
+    np.testing.assert_allclose(weighted.means, [0.15, 0.85])
+    np.testing.assert_allclose(weighted.widths, [0.0075**0.5, 0.05])

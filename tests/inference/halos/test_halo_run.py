@@ -16,6 +16,7 @@ from conf.running import JOBS_FAILED
 from datagen.errors import CheckpointError, ConfigError, DataNotFoundError
 from datagen.files import read_json, save_torch
 from encoders.checkpoint import load_checkpoint
+from encoders.halos.collection import halo_numbers
 from encoders.halos.likelihood import interval
 from encoders.halos.reference import VIEWS
 from inference.engine import predict_halos
@@ -74,6 +75,8 @@ def test_the_table_holds_what_the_encoder_says(
     index = np.arange(120)
     assert table["INDEX"][is_c].tolist() == index.tolist()
     assert table["CLUSTER"][is_c].tolist() == (index // 6).tolist()
+    halos = halo_numbers(np.array([f"1/{number}" for number in index // 6]))
+    assert table["HALO"][is_c].tolist() == halos.tolist()
     assert table["TRUE_CROSS_SECTION"][is_c].tolist() == [0.0, 0.0, 0.1, 0.1, 1.0, 1.0] * 20
     assert np.isnan(table["TRUE_CROSS_SECTION"][~is_c]).all()
     header = fits.getheader(path, 1)
