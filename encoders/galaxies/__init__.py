@@ -1,0 +1,1 @@
+"""Contrastive encoders of galaxies: losses, views, networks, training."""
