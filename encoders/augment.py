@@ -190,7 +190,7 @@ def turning(angle: Tensor, is_mirrored: Tensor) -> Tensor:
     sign = torch.where(is_mirrored, -1.0, 1.0)
     cos, sin = angle.cos(), angle.sin()
     # Turned back, then mirrored.
-    return torch.stack((sign * cos, sign * sin, -sin, cos), dim=1).unflatten(1, (2, 2))
+    return torch.stack((sign * cos, sign * sin, -sin, cos), dim=1).view(-1, 2, 2)
 
 
 def randomly_turned(

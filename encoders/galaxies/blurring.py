@@ -10,8 +10,9 @@ from torch import Tensor
 
 from datagen.errors import ConfigError
 from encoders.galaxies.draws import About, Draw, Spread
+from encoders.galaxies.splines import polynomial
 
-WINGS = (1.5, 2.5, 3.5, 4.5, 5.5)
+WINGS = (2.5, 3.5, 4.5, 5.5)
 
 
 class Blur:
@@ -67,7 +68,8 @@ def transfer(radius: Tensor, before: Tensor, after: Tensor, wings: float | None)
     unit = math.pi / math.sqrt(2.0 ** (1.0 / wings) - 1.0)  # 2 pi times scale radius over FWHM
     near, far = unit * before * radius, unit * after * radius
     coefficients = bessel_coefficients(wings)
-    return torch.exp(near - far) * polynomial(far, coefficients) / polynomial(near, coefficients)
+    ratio = polynomial(far, coefficients).div_(polynomial(near, coefficients))
+    return ratio.mul_(near.sub_(far).exp_())
 
 
 def bessel_coefficients(wings: float) -> list[float]:
@@ -79,11 +81,3 @@ def bessel_coefficients(wings: float) -> list[float]:
     n = round(wings - 1.5)
     f = math.factorial
     return [2.0**k * f(2 * n - k) * f(n) / (f(n - k) * f(k) * f(2 * n)) for k in range(n + 1)]
-
-
-def polynomial(x: Tensor, coefficients: Sequence[float]) -> Tensor:
-    """Return `sum c_k x^k`, by Horner's rule."""
-    total = torch.full_like(x, coefficients[-1])
-    for coefficient in reversed(coefficients[:-1]):
-        total = total * x + coefficient
-    return total

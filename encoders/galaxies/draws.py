@@ -96,7 +96,7 @@ class Spread:
     def drawn(self, draw: Draw, component: str) -> Tensor:
         """Return a value for each stamp (B,)."""
         # Half of the smallest step away from 0, where the normal number would be infinite.
-        normal = torch.special.ndtri(draw.fractions(component) + 2.0**-25)
+        normal: Tensor = torch.special.ndtri(draw.fractions(component) + 2.0**-25)
         return (self.shift + self.median * (self.scatter * normal).exp()).clamp(self.low, self.high)
 
 

@@ -14,7 +14,7 @@ from encoders.augment import turning
 from encoders.galaxies.blurring import Blur, transfer
 from encoders.galaxies.draws import About, Draw, Op, checked_range
 from encoders.galaxies.redshifting import Redshifting
-from encoders.galaxies.splines import noise_basis, noise_left, prefilter, sampled
+from encoders.galaxies.splines import ORDERS, noise_basis, noise_left, prefilter, sampled
 
 
 @dataclass(frozen=True)
@@ -40,10 +40,13 @@ class Geometry:
         flips: Whether half of them are mirrored.
         jitter: Largest shift of the centre along each axis [px].
         size: Limits of the enlargement, at constant flux.
+        order: Of the splines that interpolate: 3 keeps flux to 1e-4; 1 is twice as fast on CPUs,
+            keeps it to about 1e-2, and knows the noise of stamps that are not turned to 8 % only.
         hides: See `encoders.galaxies.draws.Op`.
 
     Raises:
-        ConfigError: The jitter is negative, or the limits are not within 0.1 and 10.
+        ConfigError: The jitter is negative, the limits are not within 0.1 and 10, or the order is
+            none of `encoders.galaxies.splines.ORDERS`.
     """
 
     def __init__(
@@ -52,11 +55,16 @@ class Geometry:
         flips: bool,
         jitter: float,
         size: Sequence[float],
+        order: int,
         hides: Sequence[str],
     ) -> None:
         if not 0.0 <= jitter < math.inf:
             raise ConfigError(f"expected jitter >= 0 [px], but got jitter = {jitter}", jitter)
-        self.turns, self.flips, self.jitter = turns, flips, jitter
+        if order not in ORDERS:
+            raise ConfigError(
+                f"expected order to be one of {ORDERS}, but got order = {order}", order, ORDERS
+            )
+        self.turns, self.flips, self.jitter, self.order = turns, flips, jitter, order
         self.size = checked_range(size, "size", 0.1, 10.0)
         self.hides = tuple(hides)
 
@@ -112,11 +120,11 @@ class Resampling(Op):
         self.store_px, self.train_px = store_px, train_px
         self.geometry, self.blur, self.redshifting = geometry, blur, redshifting
         frequency = torch.arange(store_px // 2 + 1) / store_px
-        along = prefilter(frequency)
+        along = prefilter(frequency, geometry.order)
         constants = {
             "radius": torch.hypot(frequency, frequency[:, None]),
             "inverse": torch.outer(along, along),
-            "basis": noise_basis(store_px).float(),
+            "basis": noise_basis(store_px, geometry.order).float(),
             "rows": (torch.fft.fftfreq(store_px) * store_px).abs().round().long(),
         }
         for name, value in constants.items():
@@ -146,13 +154,11 @@ class Resampling(Op):
         kernel = transfer(self.radius, fwhm * in_px, target * in_px, wings)
         coefficients = self._filtered(stamps, kernel, spectra)
 
-        images = sampled(coefficients, self._places(matrix, centre))
+        images = sampled(coefficients, self._places(matrix, centre), self.geometry.order)
         left = noise_left(kernel.square(), self.basis, matrix, centre, self.train_px)
         gain = gain / pose.size.square()
-        images, sigma = (
-            images * gain[:, None, None, None],
-            about.sigma * (left.sqrt() * gain)[:, None],
-        )
+        images = images.mul_(gain[:, None, None, None])
+        sigma = about.sigma * (left.sqrt() * gain)[:, None]
         if self.redshifting is not None:
             images, sigma = self.redshifting.seen_through(images, sigma, about.redshift, redshift)
         return images, replace(about, fwhm=target, sigma=sigma, redshift=redshift)
@@ -168,7 +174,8 @@ class Resampling(Op):
         """Return the coefficients of the spline through stamps under kernels (B, K, K)."""
         spectra = torch.fft.rfft2(stamps) if spectra is None else spectra
         filters = (kernel * self.inverse).index_select(1, self.rows)
-        return torch.fft.irfft2(spectra * filters[:, None], s=stamps.shape[-2:])
+        coefficients: Tensor = torch.fft.irfft2(spectra * filters[:, None], s=stamps.shape[-2:])
+        return coefficients
 
     def _places(self, matrix: Tensor, centre: Tensor) -> Tensor:
         """Return where the pixels of the results lie in stamps (B, 2, train_px, train_px) [px]."""

@@ -24,8 +24,8 @@ class Redshifting:
     An object at z that is moved to z' is smaller by `D_A(z) / D_A(z')`, and its surface brightness
     in f_nu is lower by `((1 + z) / (1 + z'))^3` at the same wavelength of emission (Hogg 1999,
     arXiv:astro-ph/9905116). What a band sees of it was seen `(1 + z) / (1 + z')` bluewards before:
-    see `band_weights`. None is moved so far that the border of its stamp would be seen, and none
-    whose redshift is unknown or not positive.
+    see `band_weights`. None becomes smaller than a view is beside its stamp, as the border of the
+    stamp would be seen, and none is moved whose redshift is not known or not positive.
 
     Args:
         step: Limits of z' - z, not negative.
@@ -117,6 +117,6 @@ def band_weights(logarithms: Tensor, change: Tensor) -> Tensor:
     knots, order = logarithms.sort()
     below = torch.cat((knots[:1] - 1.0, knots[:-1]))
     above = torch.cat((knots[1:], knots[-1:] + 1.0))
-    wanted = (logarithms + change[:, None]).clamp(float(knots[0]), float(knots[-1]))[..., None]
+    wanted = (logarithms + change[:, None]).clamp(knots[:1], knots[-1:])[..., None]
     rising, falling = (wanted - below) / (knots - below), (above - wanted) / (above - knots)
     return torch.minimum(rising, falling).clamp(0.0, 1.0)[..., order.argsort()]

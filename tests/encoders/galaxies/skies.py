@@ -59,7 +59,14 @@ def fitted_fwhm(image: Tensor) -> float:
 
 STEPS: dict[str, Any] = {
     "stretch": {"softening": 1.0},
-    "geometry": {"turns": True, "flips": True, "jitter": 2.0, "size": [0.9, 1.1], "hides": []},
+    "geometry": {
+        "turns": True,
+        "flips": True,
+        "jitter": 2.0,
+        "size": [0.9, 1.1],
+        "order": 3,
+        "hides": [],
+    },
     "exposure": None,
     "redshifting": None,
     "blur": None,

@@ -15,19 +15,19 @@ from encoders.galaxies.blurring import WINGS, Blur, transfer
 from encoders.galaxies.geometry import Geometry, Resampling
 from tests.encoders.galaxies.skies import SCALE, about_of, draw_of, fitted_fwhm, point, spread
 
-ANY = {"turns": True, "flips": True, "jitter": 2.0, "size": [0.9, 1.1], "hides": []}
+ANY = {"turns": True, "flips": True, "jitter": 2.0, "size": [0.9, 1.1], "order": 3, "hides": []}
 
 
-@pytest.mark.parametrize("fwhm", [0.8, 1.0, 1.4])
-def test_stars_reach_their_fwhm_in_any_pose(fwhm: float) -> None:
-    n_stars = 12
+@pytest.mark.parametrize(("fwhm", "order"), [(0.8, 3), (1.0, 3), (1.4, 3), (1.0, 1)])
+def test_stars_reach_their_fwhm_in_any_pose(fwhm: float, order: int) -> None:
+    n_stars = 8
     blur = Blur(spread(fwhm), 3.5, ["fwhm"])
-    op = Resampling(64, 41, Geometry(**ANY), blur, None)
+    op = Resampling(64, 33, Geometry(**(ANY | {"order": order})), blur, None)
     found, about = op(point(64).expand(n_stars, -1, -1, -1), about_of(n_stars), draw_of(n_stars))
     assert op.hides == ("fwhm",)
     assert about.fwhm.tolist() == pytest.approx([fwhm] * n_stars)
     measured = np.array([fitted_fwhm(star[0]) for star in found])
-    assert np.abs(measured * SCALE / fwhm - 1.0).max() < 0.01
+    assert np.abs(measured * SCALE / fwhm - 1.0).max() < (0.01 if order == 3 else 0.02)
 
 
 @pytest.mark.parametrize("wings", [None, *WINGS])

@@ -14,7 +14,14 @@ from encoders.galaxies.draws import Draw
 from encoders.galaxies.geometry import Geometry, Pose, Resampling
 from tests.encoders.galaxies.skies import SCALE, about_of, draw_of, drawn
 
-ANY = {"turns": True, "flips": True, "jitter": 2.0, "size": [0.9, 1.1], "hides": ["r_eff"]}
+ANY = {
+    "turns": True,
+    "flips": True,
+    "jitter": 2.0,
+    "size": [0.9, 1.1],
+    "order": 3,
+    "hides": ["r_eff"],
+}
 
 
 class Fixed(Geometry):
@@ -59,9 +66,9 @@ def test_galaxies_lie_as_galsim_draws_them(
     assert about.fwhm.item() == pytest.approx(0.7 * size)
 
 
-@pytest.mark.parametrize("radius", [0.5, 1.5])
+@pytest.mark.parametrize("radius", [0.5, 1.0])
 def test_poses_keep_flux(radius: float) -> None:
-    n_stamps = 200
+    n_stamps = 100
     galaxy = galsim.Convolve(
         galsim.Exponential(half_light_radius=radius), galsim.Gaussian(fwhm=0.7)
     )
@@ -92,8 +99,8 @@ def test_without_a_pose_the_middle_stays_as_it_is() -> None:
     found, about = Resampling(20, 12, Geometry(**still), None, None)(
         stamps, about_of(2), draw_of(2)
     )
-    torch.testing.assert_close(found, stamps[..., 4:16, 4:16], atol=1e-5, rtol=0)
-    assert about.sigma.tolist() == pytest.approx([[1.0], [1.0]], abs=0.005)
+    torch.testing.assert_close(found, stamps[..., 4:16, 4:16], atol=5e-5, rtol=0)
+    assert about.sigma.flatten().tolist() == pytest.approx([1.0, 1.0], abs=0.005)
 
 
 @pytest.mark.parametrize(
@@ -103,6 +110,7 @@ def test_without_a_pose_the_middle_stays_as_it_is() -> None:
         ({"size": [1.1, 0.9]}, r"size = \[1.1, 0.9\]"),
         ({"size": [0.0, 1.0]}, "size"),
         ({"size": [1.0]}, "size"),
+        ({"order": 2}, r"one of \(1, 3\), but got order = 2"),
     ],
 )
 def test_poses_that_cannot_be(change: dict[str, object], message: str) -> None:

@@ -17,8 +17,22 @@ from encoders.galaxies.noising import Noise
 from tests.encoders.galaxies.skies import about_of, draw_of, spread
 
 POSES = {
-    "any": {"turns": True, "flips": True, "jitter": 2.0, "size": [0.9, 1.1], "hides": []},
-    "shifts": {"turns": False, "flips": True, "jitter": 2.0, "size": [1.0, 1.0], "hides": []},
+    "any": {
+        "turns": True,
+        "flips": True,
+        "jitter": 2.0,
+        "size": [0.9, 1.1],
+        "order": 3,
+        "hides": [],
+    },
+    "shifts": {
+        "turns": False,
+        "flips": True,
+        "jitter": 2.0,
+        "size": [1.0, 1.0],
+        "order": 3,
+        "hides": [],
+    },
 }
 
 

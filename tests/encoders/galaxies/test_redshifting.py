@@ -15,7 +15,7 @@ from encoders.galaxies.geometry import Geometry, Resampling
 from encoders.galaxies.redshifting import Redshifting, band_weights
 from tests.encoders.galaxies.skies import SCALE, about_of, draw_of
 
-STILL = {"turns": False, "flips": False, "jitter": 0.0, "size": [1.0, 1.0], "hides": []}
+STILL = {"turns": False, "flips": False, "jitter": 0.0, "size": [1.0, 1.0], "order": 3, "hides": []}
 COSMOLOGY = FlatLambdaCDM(70.0, 0.3)
 WAVELENGTHS = {"g": 4770.0, "r": 6231.0, "i": 7625.0}
 
