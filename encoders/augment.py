@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn.functional import affine_grid, grid_sample
+from torch.nn.functional import affine_grid, grid_sample, pad
 
 from datagen.seeds import stream_seed
 
@@ -88,6 +88,47 @@ def random_fractions(seed: int, epoch: int, index: Tensor, component: str) -> Te
     return (_hashed(seed, epoch, index, component) >> 8).float() / 2.0**24
 
 
+def random_normals(seed: int, epoch: int, index: Tensor, component: str, n_numbers: int) -> Tensor:
+    """Draw many normal numbers for each of many samples, on their device.
+
+    A hash of the place of a number, under two keys of 32 bits of its sample, gives uniform numbers,
+    and the transform of Box & Muller (1958, doi:10.1214/aoms/1177706645) pairs of normal ones. None
+    is beyond 5.9.
+
+    Args:
+        seed: Of the draws.
+        epoch: Number of the epoch.
+        index: Numbers of the samples (B,), int64.
+        component: What is drawn; another word gives other numbers.
+        n_numbers: How many for each sample.
+
+    Returns:
+        (B, n_numbers), float32.
+    """
+    n_pairs = (n_numbers + 1) // 2
+    first, second = (
+        _hashed(seed, epoch, index, f"{component}/{part}").to(torch.int32)[:, None]
+        for part in ("first", "second")
+    )
+    place = torch.arange(2 * n_pairs, dtype=torch.int32, device=index.device)
+    bits = _mixed(_mixed(place * _signed(0x9E3779B9, 32) ^ first) ^ second)
+    # As many bits as float32 holds, and never 0, whose logarithm is infinite.
+    uniform = ((bits >> 8) & 0xFFFFFF).float().add_(0.5).mul_(2.0**-24)
+    radius = uniform[:, :n_pairs].log().mul_(-2.0).sqrt_()
+    angle = uniform[:, n_pairs:].mul_(2.0 * math.pi)
+    return torch.cat((radius * angle.cos(), radius * angle.sin()), dim=1)[:, :n_numbers]
+
+
+def _mixed(value: Tensor) -> Tensor:
+    """Return other 32 bits for each number, in place; by the finaliser of MurmurHash3 (Appleby)."""
+    value ^= (value >> 16) & 0xFFFF
+    value *= _signed(0x85EBCA6B, 32)
+    value ^= (value >> 13) & 0x7FFFF
+    value *= _signed(0xC2B2AE35, 32)
+    value ^= (value >> 16) & 0xFFFF
+    return value
+
+
 def _hashed(seed: int, epoch: int, index: Tensor, component: str) -> Tensor:
     """Return 32 bits for each number, by the integer hash of SplitMix64.
 
@@ -130,14 +171,26 @@ def turn(images: Tensor, angle: Tensor, is_mirrored: Tensor) -> Tensor:
     Returns:
         (B, C, H, H).
     """
-    sign = torch.where(is_mirrored, -1.0, 1.0)
-    cos, sin, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
-    # From places in the result to places in the image: turned back, then mirrored.
-    rows = ((sign * cos, sign * sin, zero), (-sin, cos, zero))
-    matrix = torch.stack([torch.stack(row, dim=1) for row in rows], dim=1)
-    # With corners not aligned, the edge of an image is that of its outermost pixels.
+    matrix = pad(turning(angle, is_mirrored), (0, 1))
     grid = affine_grid(matrix.to(images), list(images.shape), align_corners=False)
+    # With corners not aligned, the edge of an image is that of its outermost pixels.
     return grid_sample(images, grid, padding_mode="reflection", align_corners=False)
+
+
+def turning(angle: Tensor, is_mirrored: Tensor) -> Tensor:
+    """Return what takes offsets (x, y) from the centre of a turned image to those in the image.
+
+    Args:
+        angle: See `turn` (B,) [rad].
+        is_mirrored: See `turn` (B,), bool.
+
+    Returns:
+        (B, 2, 2).
+    """
+    sign = torch.where(is_mirrored, -1.0, 1.0)
+    cos, sin = angle.cos(), angle.sin()
+    # Turned back, then mirrored.
+    return torch.stack((sign * cos, sign * sin, -sin, cos), dim=1).view(-1, 2, 2)
 
 
 def randomly_turned(
@@ -163,9 +216,9 @@ def randomly_turned(
     return turn(images, angle, is_mirrored)
 
 
-def _signed(value: int) -> int:
-    """Return 64 bits as torch's signed integers, whose products wrap around in the same way."""
-    return value - (1 << 64) if value >= 1 << 63 else value
+def _signed(value: int, n_bits: int = 64) -> int:
+    """Return bits as torch's signed integers, whose products wrap around in the same way."""
+    return value - (1 << n_bits) if value >= 1 << (n_bits - 1) else value
 
 
 def _shifted(value: Tensor, n_bits: int) -> Tensor:

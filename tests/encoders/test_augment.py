@@ -15,6 +15,7 @@ from encoders.augment import (
     apply_symmetry,
     augment,
     random_fractions,
+    random_normals,
     random_symmetries,
     symmetry_of,
     turn,
@@ -108,3 +109,23 @@ def test_fractions_are_uniform_and_depend_on_seed_epoch_number_and_component() -
     for other in ((2, 2, "angle"), (1, 3, "angle"), (1, 2, "mirror")):
         seed, epoch, component = other
         assert (random_fractions(seed, epoch, index, component) != found).float().mean() > 0.99
+
+
+def test_normal_numbers_are_normal_and_depend_on_their_sample_alone() -> None:
+    index = torch.arange(60)
+    found = random_normals(1, 2, index, "noise", 1001)
+    assert found.shape == (60, 1001)
+    assert torch.equal(random_normals(1, 2, index[[9, 3]], "noise", 1001), found[[9, 3]])
+    assert stats.kstest(found.double().numpy().ravel(), "norm").pvalue > 0.01
+    # No number tells of its neighbours, of the other one of its pair, or of the next sample.
+    for a, b in (
+        (found[:, 1:], found[:, :-1]),
+        (found[:, :500], found[:, 501:]),
+        (found[1:], found[:-1]),
+    ):
+        for f in (lambda x: x, torch.square):
+            both = torch.stack((f(a).flatten(), f(b).flatten()))
+            assert abs(float(torch.corrcoef(both)[0, 1])) < 0.02
+    for seed, epoch, component in ((2, 2, "noise"), (1, 3, "noise"), (1, 2, "other")):
+        other = random_normals(seed, epoch, index, component, 1001)
+        assert float((other == found).double().mean()) < 1e-3
