@@ -16,6 +16,7 @@ from datagen.stamps.config import StampsConfig
 from tests.datagen.stamps.raw import write_suite
 
 Configured = Callable[..., StampsConfig]
+RUN = {"data_dir", "n_stamps_per_file", "n_jobs", "seed"}
 
 
 @pytest.fixture(scope="session")
@@ -38,26 +39,20 @@ def configured(shipped: StampsConfig, raw: Path, tmp_path: Path) -> Configured:
     """Return a function that gives suite a, or the named ones, on small files.
 
     `configured("a", "obs", store_px=16, n_stamps_per_file=4, crop__kind="petrosian")`; names with a
-    double underscore are settings of the parts of suites, others of the run, the image or suites.
+    double underscore are settings of the parts of suites.
     """
 
     def call(*names: str, **changes: Any) -> StampsConfig:  # noqa: ANN401 - any value of a setting
         suites = {name: copy.deepcopy(shipped.suites[name]) for name in names or ("a",)}
-        image = dataclasses.replace(shipped.image, store_px=16)
-        run: dict[str, Any] = {"data_dir": str(tmp_path / "stamps"), "n_stamps_per_file": 5}
-        changes = {"folder": str(raw)} | changes
-        for name, value in changes.items():
-            part, _, key = name.partition("__")
-            if key:
-                for suite in suites.values():
-                    setattr(getattr(suite, part), key, value)
-            elif hasattr(image, name) and name != "bands":
-                setattr(image, name, value)
-            elif name in {field.name for field in dataclasses.fields(StampsConfig)}:
-                run[name] = value
-            else:
-                for suite in suites.values():
-                    setattr(suite, name, value)
+        image = dataclasses.replace(shipped.image, store_px=changes.pop("store_px", 16))
+        run = {"data_dir": str(tmp_path / "stamps"), "n_stamps_per_file": 5}
+        run |= {name: changes.pop(name) for name in RUN & changes.keys()}
+        for suite in suites.values():
+            if suite.crop.kind == "fraction":
+                suite.crop.factor = 1.0
+            for name, value in ({"folder": str(raw)} | changes).items():
+                part, _, key = name.rpartition("__")
+                setattr(getattr(suite, part) if part else suite, key, value)
         # Built again, so that settings are checked.
         suites = {name: dataclasses.replace(suite) for name, suite in suites.items()}
         return dataclasses.replace(shipped, suites=suites, image=image, **run)

@@ -80,7 +80,11 @@ def label_columns(n_objects: int, n_projections: int) -> dict[str, Any]:
         "MERGER_TIME": np.full(n, np.nan),
         "MERGER_RATIO": np.full(n, np.nan),
         "N_MERGERS": np.zeros(n, np.int64),
+        "WINDOW": np.full(n, 8.0),
+        "MAG_I": 18.0 - 0.1 * number,
+        "G_R": np.full(n, 0.6),
         "R200C": 300.0 + 10.0 * number,
+        **dict.fromkeys(("CONCENTRATION", "LOG_MASS_BCG", "N_SATELLITES", "GAP"), np.ones(n)),
     }
 
 

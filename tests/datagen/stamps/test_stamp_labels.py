@@ -19,7 +19,7 @@ from datagen.stamps.labels import label_images
 from datagen.stamps.names import Identity, Image, object_number
 from datagen.stamps.settings import ColumnSettings, SuiteSettings
 from tests.datagen.stamps.conftest import Configured
-from tests.datagen.stamps.raw import planes_of, sersic, write_image, write_labels
+from tests.datagen.stamps.raw import label_columns, planes_of, sersic, write_image, write_labels
 
 H, N_GROUPS, N_SUBHALOS = 0.6774, 5, 9
 HEADER = {"Redshift": 0.3999, "Time": 1 / 1.3999, "HubbleParam": H, "BoxSize": 35000.0}
@@ -167,16 +167,11 @@ def test_crops_are_multiples_of_a_radius_at_its_redshift(
     radii, redshift = np.array([300.0, 400.0, 0.0, 500.0, 2000.0]), 0.2
     for number in range(len(radii)):
         write_image(tmp_path / "images" / f"snap_099-{number}_0.fits", planes_of(0), PIXSCALE=10.0)
-    columns = {
-        **dict.fromkeys(("SNAPSHOT", "PROJECTION"), np.array([99, 99, 99, 99, 99])),
-        "OBJECT": np.arange(5),
-        "Z": np.array([redshift, redshift, redshift, 0.0, redshift]),
-        "LOG_MASS": np.full(5, 14.0),
-        "R200C": radii,
-        "R_EFF": np.ones(5),
-    } | {"PROJECTION": np.zeros(5, np.int64)}
+    columns = label_columns(len(radii), 1) | {"R200C": radii}
+    columns["Z"] = np.array([redshift, redshift, redshift, 0.0, redshift])
     write_labels(tmp_path / "labels" / "labels_000000.fits", columns)
-    pipeline.run(configured("groups", folder=str(tmp_path), data_dir=str(tmp_path / "out")))
+    changes = {"folder": str(tmp_path), "data_dir": str(tmp_path / "out")}
+    pipeline.run(configured("groups", **changes, crop__factor=2.0))
     table = files.read_labels(tmp_path / "out" / "groups")
     angle = FlatLambdaCDM(70, 0.3).arcsec_per_kpc_proper(redshift).value
     assert table["OBJECT"].tolist() == [0, 1, 4]
@@ -225,7 +220,7 @@ def test_petrosian_crops_follow_the_source(configured: Configured, tmp_path: Pat
         ({"crop__kind": "square"}, "suites.a.crop.kind to be one of fraction, petrosian, column"),
         ({"crop__factor": 1.5}, "suites.a.crop.factor to be <= 1 with kind = fraction"),
         ({"crop__factor": -1.0}, "suites.a.crop.factor > 0"),
-        ({"crop__kind": "column"}, "suites.a.crop.column to be one of redshift, log_mass"),
+        ({"crop__kind": "column"}, "suites.a.crop.column to be one of redshift, merger_time"),
         (
             {"crop__kind": "column", "crop__column": "sfr"},
             "suites.a.crop.column to be a length, an angle, or in pixel",

@@ -84,7 +84,7 @@ def test_a_run_goes_on_where_it_was_and_makes_again_what_changed(
     configured: Configured, tmp_path: Path
 ) -> None:
     raw = write_suite(tmp_path / "raw")
-    config = configured(folder=str(raw))
+    config = configured(folder=str(raw), measure=False)
     pipeline.run(config)
     folder = tmp_path / "stamps" / "a"
     first = {path: sha256_file(path) for path in sorted(folder.rglob("*.npy"))}
@@ -92,7 +92,7 @@ def test_a_run_goes_on_where_it_was_and_makes_again_what_changed(
     assert pipeline.run(config) == {"made": 1, "skipped": 2}
     # Another place of the raw files changes nothing.
     moved = raw.rename(tmp_path / "moved")
-    config = configured(folder=str(moved))
+    config = configured(folder=str(moved), measure=False)
     assert pipeline.run(config) == {"made": 1, "skipped": 2}
     shutil.rmtree(folder)
     pipeline.run(config)
@@ -111,7 +111,7 @@ def test_a_run_goes_on_where_it_was_and_makes_again_what_changed(
     assert files.read_labels(folder)["redshift"][0] == 0.3
     # Other settings are refused, and fewer images leave no file behind.
     with pytest.raises(ConfigError, match=r"data_gen\.image\.store_px was 16, now 32"):
-        pipeline.run(configured(folder=str(moved), store_px=32))
+        pipeline.run(configured(folder=str(moved), store_px=32, measure=False))
     for path in (moved / "images").glob("*-[23]_*"):
         path.unlink()
     pipeline.run(config)
@@ -179,7 +179,7 @@ def test_a_file_without_any_good_image_fails_and_the_others_go_on(
     raw = write_suite(tmp_path / "raw")
     for name in ("2_1", "3_0", "3_1"):
         write_image(raw / "images" / f"snap_099-{name}.fits", {"g": planes_of(0)["g"]})
-    counts = pipeline.run(configured(folder=str(raw)))
+    counts = pipeline.run(configured(folder=str(raw), measure=False))
     assert counts == {"made": 2, "skipped": 0, "failed": 1}
     failed = read_json(tmp_path / "stamps" / "a" / "failed-0of1.json")
     assert "none of 3 images can be used; images/snap_099-2_1.fits" in next(iter(failed.values()))
@@ -213,14 +213,14 @@ def test_suites_that_are_wrong_as_a_whole_are_refused(
 def test_suites_of_one_run_agree_in_bands_and_pixel_scale(
     configured: Configured, tmp_path: Path
 ) -> None:
-    config = configured("a", "obs")
+    config = configured("a", "obs", measure=False)
     config.suites["obs"].bands = {"r": "r", "i": "i"}
     with pytest.raises(ConfigError, match="same bands, but got a: g, r, i, and obs: r, i"):
         config.__post_init__()
     coarse = write_suite(tmp_path / "coarse")
     for path in (coarse / "images").iterdir():
         write_image(path, planes_of(0), PIXSCALE=0.4)
-    config = configured("a", "obs")
+    config = configured("a", "obs", measure=False)
     config.suites["obs"].folder = str(coarse)
     with pytest.raises(DataFormatError, match=r"same pixel scale, but got a 0\.6, obs 0\.8"):
         pipeline.run(config)
@@ -246,7 +246,7 @@ def test_a_fraction_takes_whole_objects_and_a_larger_one_keeps_them(
     assert few < more
     assert (len(few), len(more)) == (pytest.approx(600, abs=80), pytest.approx(1200, abs=80))
     assert len(few & other) == pytest.approx(180, abs=50)
-    config = configured(fraction=0.6)
+    config = configured(fraction=0.6, measure=False)
     pipeline.run(config)
     taken = more & set(range(4))
     objects = files.read_labels(tmp_path / "stamps" / "a")["OBJECT"].tolist()
