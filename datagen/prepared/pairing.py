@@ -82,13 +82,15 @@ def pair(table: Table, source: str, target: str, rule: Rule) -> Pairs:
         found = match(values[here[i]], values[there[j]], limits, rule.strategy, rng)
         partner[i[found >= 0]] = j[found[found >= 0]]
     rows = np.stack([here[partner >= 0], there[partner[partner >= 0]]], axis=1)
-    is_unknown = np.asarray(~np.isfinite(values).all(axis=1))
     known = [name for name in _known_in(table, target) if name in _known_in(table, source)]
     return Pairs(
         target=target,
         rows=rows,
         by_split={split: _count(splits, here, there, rows, split) for split in SPLITS},
-        unknown={target: int(is_unknown[here].sum()), source: int(is_unknown[there].sum())},
+        unknown={
+            name: int(np.count_nonzero(~np.isfinite(values[at]).all(axis=1)))
+            for name, at in ((target, here), (source, there))
+        },
         balance={
             name: balance(numbers(table, name)[here], numbers(table, name)[there], partner)
             for name in known
