@@ -94,7 +94,7 @@ def test_zeros_and_nan_are_no_noise() -> None:
     [
         (
             {"format_version": 0},
-            "format_version: expected 1, but got 0; make it again with: python",
+            "format_version: expected 1, but got 0; write it again",
         ),
         ({"format_version": 1, "labels": {}}, "expected a part stretch"),
         ([], r"expected 1, but got \[\]"),
