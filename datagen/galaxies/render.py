@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 import galsim
 import numpy as np
 
+from datagen.errors import ConfigError
 from datagen.galaxies.streams import Array
 
 # Stamps are this many times as wide as what holds all but GalSim's folding threshold of the light.
 _MARGIN = 2
+# Largest side of a Fourier transform, which then takes half a gigabyte.
+_MOST_POINTS = 8192
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,9 @@ def draw(
 
     Returns:
         Noiseless image, (bands, side, side), in the unit of the fluxes.
+
+    Raises:
+        ConfigError: A component is so wide, or the PSF so narrow, that it would take much memory.
     """
     image = np.zeros((n_bands, side, side))
     for part in components:
@@ -65,6 +72,7 @@ def draw(
         bounds = _bounds(part.place, width, side, scale)
         if bounds is None:
             continue
+        _check_size(seen, width * scale)
         stamp = galsim.ImageD(bounds)
         middle = 0.5 * (side - 1)
         x, y = (middle + value / scale for value in part.place)
@@ -73,6 +81,19 @@ def draw(
         columns = slice(bounds.xmin, bounds.xmax + 1)
         image[:, rows, columns] += part.fluxes[:, None, None] * stamp.array
     return image
+
+
+def _check_size(seen: galsim.GSObject, width: float) -> None:
+    """Raise `ConfigError` where the transform of a component needs too many points."""
+    n_points = max(2.0 * math.pi / seen.stepk, width) * seen.maxk / math.pi
+    if n_points > _MOST_POINTS:
+        raise ConfigError(
+            f"expected images that are drawn with transforms of at most {_MOST_POINTS} points a "
+            f"side, but one needs {n_points:.0f}; take a larger galaxy.imaging.fwhm, a smaller "
+            "side, or objects that are smaller or farther away",
+            value=n_points,
+            allowed=f"<= {_MOST_POINTS}",
+        )
 
 
 def _bounds(

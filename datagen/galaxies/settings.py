@@ -169,7 +169,7 @@ class GalaxiesSettings(Drawn):
 
     def limits(self) -> dict[str, tuple[float, float]]:
         """See `Drawn`."""
-        return {"log_mass": (8.0, 12.2)}
+        return {"log_mass": (8.0, 11.8)}
 
     def __post_init__(self) -> None:
         ranges = {

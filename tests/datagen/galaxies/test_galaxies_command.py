@@ -173,7 +173,7 @@ def test_a_folder_without_labels_is_named(tmp_path: Path) -> None:
         ("galaxy.mergers.rate=10", "galaxy.mergers.rate"),
         ("galaxy.mergers.ratio=many", "galaxy.mergers.ratio to be a number, uniform"),
         ("galaxy.galaxies.bulge=2", "galaxy.galaxies.bulge"),
-        ("galaxy.galaxies.log_mass='13'", r"galaxy.galaxies.log_mass in \[8, 12.2\]"),
+        ("galaxy.galaxies.log_mass='13'", r"galaxy.galaxies.log_mass in \[8, 11.8\]"),
         ("galaxy.galaxies=null", "expected galaxy to hold galaxies alone"),
         ("galaxy.systematics.neighbours=30", "galaxy.systematics.neighbours"),
         ("galaxy.realization=-1", "galaxy.realization"),
