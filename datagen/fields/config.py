@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from datagen.checks import (
+    check_choice,
+    check_interval,
+    check_keys,
+    check_positive,
+    check_range,
+    check_subset,
+)
 from datagen.errors import ConfigError, DataNotFoundError
 from datagen.fields.noise import FAINT_FRACTION, Depth, noise_sigma
 from datagen.fields.version import FORMAT_VERSION
@@ -31,76 +39,6 @@ REDSHIFT_MIN, REDSHIFT_MAX = 0.03, 1.2
 # The nested classes are not frozen: OmegaConf makes nested frozen classes read-only before it
 # merges values into them.
 __all__ = ["BANDS", "PHASES", "EmpiricalConfig", "FieldsConfig", "ImageConfig", "PriorConfig"]
-
-
-def check_range(name: str, value: float, low: float, high: float = float("inf")) -> None:
-    """Raise `ConfigError` unless ``low <= value <= high``."""
-    if not low <= value <= high:
-        allowed = f"[{low:g}, {high:g}]" if high < float("inf") else f">= {low:g}"
-        raise ConfigError(
-            f"expected {name} in {allowed}, but got {name} = {value:g}",
-            value=value,
-            allowed=allowed,
-        )
-
-
-def check_positive(name: str, value: float) -> None:
-    """Raise `ConfigError` unless ``value > 0``."""
-    if not value > 0:
-        raise ConfigError(
-            f"expected {name} > 0, but got {name} = {value:g}", value=value, allowed="> 0"
-        )
-
-
-def check_choice(name: str, value: str, allowed: Collection[str]) -> None:
-    """Raise `ConfigError` unless ``value`` is one of ``allowed``."""
-    if value not in allowed:
-        names = ", ".join(allowed)
-        raise ConfigError(
-            f"expected {name} to be one of {names}, but got {name} = {value}",
-            value=value,
-            allowed=names,
-        )
-
-
-def check_subset(name: str, values: Sequence[str], allowed: Sequence[str]) -> None:
-    """Raise `ConfigError` unless ``values`` are distinct, at least one, and all in ``allowed``."""
-    names = ", ".join(allowed)
-    if not values or len(set(values)) < len(values) or not set(values) <= set(allowed):
-        got = "[" + ", ".join(values) + "]"
-        raise ConfigError(
-            f"expected {name} to be distinct names out of {names}, but got {name} = {got}",
-            value=list(values),
-            allowed=names,
-        )
-
-
-def check_interval(name: str, values: Sequence[float], low: float, high: float) -> None:
-    """Raise `ConfigError` unless ``values`` is [lower, upper] inside [low, high]."""
-    if len(values) != 2 or not low <= values[0] < values[1] <= high:
-        got = "[" + ", ".join(f"{v:g}" for v in values) + "]"
-        allowed = f"[lower, upper] with {low:g} <= lower < upper <= {high:g}"
-        raise ConfigError(
-            f"expected {name} to be {allowed}, but got {name} = {got}",
-            value=list(values),
-            allowed=allowed,
-        )
-
-
-def check_keys(
-    name: str, values: Mapping[str, Any], needed: Sequence[str], allowed: Sequence[str]
-) -> None:
-    """Raise `ConfigError` unless ``values`` has all ``needed`` keys and no other than allowed."""
-    wrong = [f"no entry for {key}" for key in needed if key not in values]
-    wrong += [f"an entry for {key}" for key in values if key not in allowed]
-    if wrong:
-        keys = ", ".join(allowed)
-        raise ConfigError(
-            f"expected {name} to have an entry for each of {', '.join(needed) or 'none'}, "
-            f"out of {keys}, but got {', '.join(wrong)}",
-            value=list(values),
-            allowed=keys,
-        )
 
 
 def check_bands(name: str, values: Mapping[str, float], bands: Sequence[str]) -> None:

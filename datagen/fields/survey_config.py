@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from datagen.checks import check_choice, check_positive, check_range, check_subset
 from datagen.errors import ConfigError
 from datagen.fields.config import (
     BANDS,
@@ -12,10 +13,6 @@ from datagen.fields.config import (
     ImageConfig,
     PriorConfig,
     check_bands,
-    check_choice,
-    check_positive,
-    check_range,
-    check_subset,
     identified,
 )
 from datagen.pipeline import JobSettings

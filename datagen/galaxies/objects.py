@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from datagen.fields.config import check_range
-from datagen.lenses.distributions import Drawn
+from datagen.checks import check_range
+from datagen.distributions import Drawn
 
 
 @dataclass

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from datagen.checks import build_checked, check_keys, check_positive, check_range, check_subset
+from datagen.distributions import Drawn, check_distribution
 from datagen.errors import ConfigError
-from datagen.fields.config import check_keys, check_positive, check_range, check_subset
 from datagen.galaxies.objects import ClusterSettings, GroupSettings
 from datagen.galaxies.version import BANDS, XRAY
-from datagen.lenses.distributions import Drawn, check_distribution
 
 # Snapshots lie in these redshifts, where galaxies have colours in the tables.
 REDSHIFTS = (0.03, 1.2)
@@ -323,12 +322,6 @@ def galaxy_settings(values: Mapping[str, Any]) -> GalaxySettings:
     built = dict(values)
     for name, part in _PARTS.items():
         if isinstance(built.get(name), Mapping):
-            built[name] = _build(part, built[name], f"galaxy.{name}")
-    settings: GalaxySettings = _build(GalaxySettings, built, "galaxy")
+            built[name] = build_checked(part, built[name], f"galaxy.{name}")
+    settings: GalaxySettings = build_checked(GalaxySettings, built, "galaxy")
     return settings
-
-
-def _build(cls: Any, values: Mapping[str, Any], name: str) -> Any:  # noqa: ANN401 - the class given
-    names = [field.name for field in dataclasses.fields(cls)]
-    check_keys(name, values, names, names)
-    return cls(**values)

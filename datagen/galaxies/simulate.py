@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from datagen.distributions import parse
 from datagen.files import Card
 from datagen.galaxies import physics
 from datagen.galaxies.cluster import Cluster, make_clusters
@@ -23,7 +24,6 @@ from datagen.galaxies.render import draw
 from datagen.galaxies.settings import GalaxySettings
 from datagen.galaxies.streams import Array, Numbers, Streams, quantile
 from datagen.galaxies.version import XRAY
-from datagen.lenses.distributions import parse
 
 Thing = Galaxy | Group | Cluster
 _MAKERS: dict[str, Callable[[GalaxySettings, Streams, Epoch], Iterator[Thing]]] = {

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from datagen.lenses.distributions import Distribution
+from datagen.distributions import Distribution
 from datagen.seeds import stream
 
 Array = NDArray[np.float64]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from datagen.fields.config import check_range
+from datagen.checks import check_range
 from datagen.halos.settings import HaloSettings
 from datagen.halos.version import FORMAT_VERSION
 from datagen.pipeline import JobSettings

@@ -6,8 +6,8 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from datagen.checks import check_choice, check_keys, check_positive, check_subset
 from datagen.errors import ConfigError
-from datagen.fields.config import check_choice, check_keys, check_positive, check_subset
 from datagen.halos.version import CHANNELS, FORMAT_VERSION
 from datagen.pipeline import JobSettings
 

@@ -10,13 +10,13 @@ import torch
 from scipy.special import ndtri
 from scipy.stats import poisson
 
+from datagen.distributions import Distribution
 from datagen.halos import nfw
 from datagen.halos.cosmology import Array, Flags, Numbers
 from datagen.halos.dpie import Dpie
 from datagen.halos.power_laws import power_law
 from datagen.halos.settings import HaloSettings, StarsSettings
 from datagen.halos.substructure import SubstructureSettings
-from datagen.lenses.distributions import Distribution
 from datagen.seeds import stream
 
 # Core radius of the distribution of subhalos [r_200].

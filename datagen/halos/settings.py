@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from datagen.errors import ConfigError
-from datagen.fields.config import (
+from datagen.checks import (
+    build_checked,
     check_choice,
-    check_keys,
     check_positive,
     check_range,
     check_subset,
 )
+from datagen.distributions import Drawn
+from datagen.errors import ConfigError
 from datagen.halos.substructure import SubstructureSettings
 from datagen.halos.version import CHANNELS
-from datagen.lenses.distributions import Drawn
 
 ENGINES = ("jeans", "parametric")
 CONTENTS = ("halos", "shuffled", "phases", "empty")
@@ -331,8 +330,8 @@ def halo_settings(values: Mapping[str, Any]) -> HaloSettings:
     built = dict(values)
     for name, part in _PARTS.items():
         if isinstance(built.get(name), Mapping):
-            built[name] = _build(part, built[name], f"halo.{name}")
-    settings: HaloSettings = _build(HaloSettings, built, "halo")
+            built[name] = build_checked(part, built[name], f"halo.{name}")
+    settings: HaloSettings = build_checked(HaloSettings, built, "halo")
     return settings
 
 
@@ -341,9 +340,3 @@ def _check_off(name: str, value: bool, reason: str) -> None:
         raise ConfigError(
             f"expected {name} = false {reason}, but got {name} = true", value=True, allowed=False
         )
-
-
-def _build(cls: Any, values: Mapping[str, Any], name: str) -> Any:  # noqa: ANN401 - the class given
-    names = [field.name for field in dataclasses.fields(cls)]
-    check_keys(name, values, names, names)
-    return cls(**values)

@@ -6,10 +6,10 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
+from datagen.checks import check_range
+from datagen.distributions import Drawn
 from datagen.errors import ConfigError
-from datagen.fields.config import check_range
 from datagen.halos.power_laws import moment
-from datagen.lenses.distributions import Drawn
 
 
 @dataclass

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from datagen.checks import check_choice, check_range
 from datagen.errors import ConfigError
-from datagen.fields.config import check_choice, check_range
 from datagen.lenses.settings import LensSettings
 from datagen.lenses.version import FORMAT_VERSION
 from datagen.pipeline import JobSettings

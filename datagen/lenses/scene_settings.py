@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from datagen.checks import check_choice, check_positive, check_range
+from datagen.distributions import Drawn, check_distribution
 from datagen.errors import ConfigError
-from datagen.fields.config import check_choice, check_positive, check_range
-from datagen.lenses.distributions import Drawn, check_distribution
 from datagen.lenses.scene import PROFILES
 from datagen.lenses.version import CLASSES
 

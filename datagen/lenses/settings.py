@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from datagen.checks import build_checked, check_keys, check_positive, check_range
+from datagen.distributions import Distribution, Drawn
 from datagen.errors import ConfigError
-from datagen.fields.config import check_keys, check_positive, check_range
-from datagen.lenses.distributions import Distribution, Drawn
 from datagen.lenses.scene_settings import (
     CdmSettings,
     LensLightSettings,
@@ -190,7 +190,7 @@ def lens_settings(values: Mapping[str, Any]) -> LensSettings:
     Raises:
         ConfigError: A key is unknown or missing, or a value is out of range.
     """
-    settings: LensSettings = _build(LensSettings, _nested(values), "lens")
+    settings: LensSettings = build_checked(LensSettings, _nested(values), "lens")
     return settings
 
 
@@ -198,15 +198,9 @@ def _nested(values: Mapping[str, Any]) -> dict[str, Any]:
     built: dict[str, Any] = {}
     for key, value in values.items():
         if key in _PARTS and isinstance(value, Mapping):
-            built[key] = _build(_PARTS[key], dict(value), f"lens.{key}")
+            built[key] = build_checked(_PARTS[key], dict(value), f"lens.{key}")
         elif key == "substructure" and isinstance(value, Mapping):
-            built[key] = _build(SubstructureSettings, _nested(value), "lens.substructure")
+            built[key] = build_checked(SubstructureSettings, _nested(value), "lens.substructure")
         else:
             built[key] = value
     return built
-
-
-def _build(cls: Any, values: dict[str, Any], name: str) -> Any:  # noqa: ANN401 - the class given
-    names = [field.name for field in dataclasses.fields(cls)]
-    check_keys(name, values, names, names)
-    return cls(**values)

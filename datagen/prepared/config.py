@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from datagen.checks import check_choice, check_positive, check_range
 from datagen.errors import ConfigError
-from datagen.fields.config import check_choice, check_positive, check_range
 from datagen.pipeline import JobSettings
 from datagen.prepared.matching import STRATEGIES
 from datagen.prepared.splitting import check_fractions

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from datagen.checks import check_range, check_subset
 from datagen.errors import ConfigError
-from datagen.fields.config import check_range, check_subset
 from datagen.pipeline import JobSettings
 from datagen.stamps.settings import SuiteSettings
 from datagen.stamps.version import FORMAT_VERSION

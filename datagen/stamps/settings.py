@@ -13,8 +13,8 @@ from typing import Any
 
 from astropy.units import Unit, UnitBase
 
+from datagen.checks import check_choice, check_positive, check_range, check_subset
 from datagen.errors import ConfigError
-from datagen.fields.config import check_choice, check_positive, check_range, check_subset
 from datagen.stamps.cropping import BEYOND
 from datagen.stamps.expressions import Expression
 from datagen.stamps.names import compiled

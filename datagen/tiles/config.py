@@ -7,14 +7,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from datagen.checks import check_choice, check_interval, check_keys, check_positive, check_range
 from datagen.errors import ConfigError, DataNotFoundError
-from datagen.fields.config import (
-    check_choice,
-    check_interval,
-    check_keys,
-    check_positive,
-    check_range,
-)
 from datagen.fields.version import FORMAT_VERSION
 from datagen.files import sha256_file
 from datagen.pipeline import JobSettings

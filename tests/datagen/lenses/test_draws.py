@@ -6,8 +6,8 @@ import pytest
 import torch
 from scipy import stats
 
+from datagen.distributions import check_distribution, parse
 from datagen.errors import ConfigError
-from datagen.lenses.distributions import check_distribution, parse
 from datagen.lenses.draws import Draws, splitmix64
 
 N_ITEMS, N_NUMBERS = 2000, 64
