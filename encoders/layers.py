@@ -1,11 +1,13 @@
-"""Building blocks of convolutional networks, and the arithmetic of their receptive fields."""
+"""Building blocks of convolutional networks, what they accept, and how far they see."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
+
+from datagen.errors import ConfigError
 
 
 class ConvNormAct(nn.Sequential):
@@ -33,6 +35,24 @@ class ConvNormAct(nn.Sequential):
 def pointwise(n_in: int, n_out: int) -> ConvNormAct:
     """Return a block that treats every place on its own: kernel 1."""
     return ConvNormAct(n_in, n_out, 1, 1, 0)
+
+
+def check_images(images: Tensor, in_channels: int, side: int, name: str = "images") -> None:
+    """Raise `ConfigError` unless images are (B, in_channels, side, side).
+
+    Args:
+        images: Any tensor.
+        in_channels: Channels that a network was built for.
+        side: Likewise [px].
+        name: What the images are called.
+    """
+    if images.ndim != 4 or images.shape[1:] != (in_channels, side, side):
+        raise ConfigError(
+            f"expected {name} of shape (B, channels, side, side) = (B, {in_channels}, {side}, "
+            f"{side}), for which the network was built, but got {tuple(images.shape)}",
+            tuple(images.shape),
+            (in_channels, side, side),
+        )
 
 
 def input_span(layers: Iterable[nn.Module], first: int, last: int) -> tuple[int, int]:

@@ -1,18 +1,22 @@
-"""The residual network that steerable and ordinary convolutions share."""
+"""The residual network that steerable and ordinary convolutions share, and parts of others."""
 
 from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import relu
 
 from datagen.errors import ConfigError
 
 STEM_KERNEL = 5
+
+# Names of convolutions and of the normalisations after them.
+Pairs = tuple[tuple[str, str], ...]
 
 
 @runtime_checkable
@@ -122,9 +126,10 @@ class ResidualNetwork(nn.Module):
     Args:
         fields: What the layers are made of.
         in_channels: Channels of the images.
-        n_classes: Number of classes.
+        n_classes: Number of classes, or of features.
         widths: Fields of the stem and of every stage.
         n_blocks: Residual blocks of every stage after the one that halves the side.
+        first_stride: 1: the first stage leaves the side as it is.
     """
 
     def __init__(
@@ -134,15 +139,16 @@ class ResidualNetwork(nn.Module):
         n_classes: int,
         widths: Sequence[int],
         n_blocks: Sequence[int],
+        first_stride: int = 2,
     ) -> None:
         super().__init__()
-        n = widths[0]
+        n, stride = widths[0], first_stride
         lift = ConvNorm(fields.lift(in_channels, n, STEM_KERNEL), fields.norm(n))
         layers: list[nn.Module] = [lift, fields.activation(n)]
         for n_out, n_more in zip(widths[1:], n_blocks, strict=True):
-            layers.append(ResidualBlock(fields, n, n_out, stride=2))
+            layers.append(ResidualBlock(fields, n, n_out, stride))
             layers += [ResidualBlock(fields, n_out, n_out, stride=1) for _ in range(n_more)]
-            n = n_out
+            n, stride = n_out, 2
         self.layers = nn.Sequential(*layers)
         self.invariants = fields.invariants(n)
         self.head = nn.Linear(2 * fields.n_invariants(n), n_classes)
@@ -154,6 +160,36 @@ class ResidualNetwork(nn.Module):
         pooled = torch.cat((maps.mean((2, 3)), maps.amax((2, 3))), dim=1)
         logits: Tensor = self.head(pooled)
         return logits
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions beside a shortcut, which is 1x1 where the shape changes.
+
+    Args:
+        n_in: Input channels.
+        n_out: Output channels.
+        stride: Stride of the first convolution [px of its input].
+    """
+
+    foldable: ClassVar[Pairs] = (("conv1", "bn1"), ("conv2", "bn2"))
+
+    def __init__(self, n_in: int, n_out: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(n_in, n_out, 3, stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(n_out)
+        self.conv2 = nn.Conv2d(n_out, n_out, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(n_out)
+        self.downsample: nn.Module = nn.Identity()
+        if stride != 1 or n_in != n_out:
+            self.downsample = nn.Sequential(
+                nn.Conv2d(n_in, n_out, 1, stride, bias=False), nn.BatchNorm2d(n_out)
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (B, n_out, ceil(H / stride), ceil(W / stride)) for (B, n_in, H, W)."""
+        y = relu(self.bn1(self.conv1(x)), inplace=True)
+        y = self.bn2(self.conv2(y))
+        return relu(y + self.downsample(x), inplace=True)
 
 
 def check_side(side: int, n_halvings: int, least: int = 1) -> None:
@@ -192,6 +228,18 @@ def check_layout(in_channels: int, channels: Sequence[int], n_blocks: Sequence[i
             channels,
             len(n_blocks) + 1,
         )
+
+
+def start_he(network: nn.Module) -> None:
+    """Draw weights of convolutions so that ReLU layers keep the size of gradients; no biases.
+
+    He et al. 2015, ICCV, doi:10.1109/ICCV.2015.123: variance 2 / (outputs that an input reaches).
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
+            nn.init.zeros_(module.bias)
 
 
 def affine_of(norm: nn.Module) -> tuple[Tensor, Tensor]:

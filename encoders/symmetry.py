@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from abc import abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -44,6 +45,10 @@ class GroupFields(Fields):
     def conv(self, n_in: int, n_out: int, kernel: int, stride: int = 1, **more: int) -> nn.Module:
         """Return a convolution from `n_in` to `n_out` fields; see `SteerableConv`."""
         return SteerableConv(self.kind(n_in), self.kind(n_out), kernel, stride, **more)
+
+    def nearest(self, channels: Sequence[int]) -> list[int]:
+        """Return how many fields, at least one, come nearest to each number of channels."""
+        return [max(round(n / self.size), 1) for n in channels]
 
     @abstractmethod
     def kind(self, n: int) -> Any:  # noqa: ANN401 - e2cnn ships no types

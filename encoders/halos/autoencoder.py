@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from datagen.errors import ConfigError
 from encoders.halos.bottleneck import keep_first
-from encoders.halos.network import Outputs, build_encoder, check_maps, check_sizes, dense
+from encoders.halos.network import Outputs, build_encoder, check_sizes, dense
+from encoders.layers import check_images
 
 # Logarithms of variances beyond this would overflow in single precision.
 WIDEST = 20.0
@@ -65,7 +66,7 @@ class Autoencoder(nn.Module):
         Raises:
             ConfigError: The maps have another shape.
         """
-        check_maps(maps, self.in_channels, self.side)
+        check_images(maps, self.in_channels, self.side, "maps")
         features = self.to_latent[:-1](self.encoder(maps))
         z, log_variance = self.to_latent[-1](features).chunk(2, dim=1)
         log_variance = log_variance.clamp(-WIDEST, WIDEST)

@@ -49,7 +49,7 @@ class EquivariantEncoder(Encoder):
         self.cut = (side - 1) % step // 2 if side % 2 else (side - 2) % step // 2
         check_side(side - self.is_even - 2 * self.cut, len(n_blocks))
         fields = fields_of(group)
-        widths = [max(round(n / fields.size), 1) for n in channels]
+        widths = fields.nearest(channels)
         self.network = ResidualNetwork(fields, in_channels, n_features, widths, n_blocks)
         self.n_features = n_features
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from datagen.errors import ConfigError
 from encoders.factory import build_part
 from encoders.halos.bottleneck import keep_first
+from encoders.layers import check_images
 
 
 class Outputs(NamedTuple):
@@ -92,7 +93,7 @@ class CompactNetwork(nn.Module):
         Raises:
             ConfigError: The maps have another shape.
         """
-        check_maps(maps, self.in_channels, self.side)
+        check_images(maps, self.in_channels, self.side, "maps")
         features = self.to_latent[:-1](self.encoder(maps))
         z: Tensor = self.to_latent[-1](features)
         return Outputs(z, self.head(keep_first(z, n_kept)), features=features)
@@ -142,7 +143,7 @@ class EncoderOnly(nn.Module):
 
     def forward(self, maps: Tensor, n_kept: Tensor | None = None) -> Outputs:
         """Return features and logits, or targets (B, 1), for transformed maps."""
-        check_maps(maps, self.in_channels, self.side)
+        check_images(maps, self.in_channels, self.side, "maps")
         features = self.hidden(self.encoder(maps))
         last = self.last(features)
         return Outputs(features, last) if self.has_logits else Outputs(last, features=features)
@@ -181,17 +182,6 @@ def check_sizes(**sizes: int) -> None:
             raise ConfigError(
                 f"expected model.network.{name} >= 1, but got {name} = {value}", value
             )
-
-
-def check_maps(maps: Tensor, in_channels: int, side: int) -> None:
-    """Raise `ConfigError` unless maps are (B, in_channels, side, side)."""
-    if maps.ndim != 4 or maps.shape[1:] != (in_channels, side, side):
-        raise ConfigError(
-            f"expected maps of shape (B, {in_channels}, {side}, {side}), for which the network was "
-            f"built, but got {tuple(maps.shape)}",
-            tuple(maps.shape),
-            (in_channels, side, side),
-        )
 
 
 def flat_size(layers: nn.Module, in_channels: int, side: int) -> int:

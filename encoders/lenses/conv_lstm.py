@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from datagen.errors import ConfigError
-from encoders.lenses.inputs import check_images, check_inputs
+from encoders.layers import check_images
+from encoders.lenses.inputs import check_inputs
 from encoders.lenses.polar import PolarMap
 
 KERNEL = 5

@@ -15,8 +15,9 @@ from torch.nn.functional import relu
 from torch.utils.checkpoint import checkpoint
 
 from datagen.errors import ConfigError
-from encoders.lenses.inputs import check_images, check_inputs
-from encoders.lenses.resnet import Pairs, start_he
+from encoders.layers import check_images
+from encoders.lenses.inputs import check_inputs
+from encoders.residual import Pairs, start_he
 
 GROWTH = 32
 BLOCKS = (6, 12, 48, 32)

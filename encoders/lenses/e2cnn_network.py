@@ -45,5 +45,4 @@ class EquivariantNetwork(ResidualNetwork):
         check_layout(in_channels, channels, n_blocks)
         check_side(side, len(n_blocks))
         fields = fields_of(group)
-        widths = [max(round(n / fields.size), 1) for n in channels]
-        super().__init__(fields, in_channels, n_classes, widths, n_blocks)
+        super().__init__(fields, in_channels, n_classes, fields.nearest(channels), n_blocks)

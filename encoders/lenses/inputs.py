@@ -1,8 +1,6 @@
-"""Checks of what a network is built for, and of what it is given."""
+"""The check of what a network is built for."""
 
 from __future__ import annotations
-
-from torch import Tensor
 
 from datagen.errors import ConfigError
 
@@ -25,14 +23,3 @@ def check_inputs(in_channels: int, n_classes: int, side: int, least_side: int = 
                 value,
                 f">= {least[name]}",
             )
-
-
-def check_images(images: Tensor, in_channels: int, side: int) -> None:
-    """Raise `ConfigError` unless images are (B, in_channels, side, side)."""
-    if images.ndim != 4 or images.shape[1:] != (in_channels, side, side):
-        raise ConfigError(
-            f"expected images of shape (B, {in_channels}, {side}, {side}), for which the network "
-            f"was built, but got {tuple(images.shape)}",
-            tuple(images.shape),
-            (in_channels, side, side),
-        )

@@ -10,15 +10,14 @@ from typing import ClassVar
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
-from encoders.lenses.inputs import check_images, check_inputs
+from encoders.layers import check_images
+from encoders.lenses.inputs import check_inputs
+from encoders.residual import BasicBlock, Pairs, start_he
 
 # Channels of the four stages, before the expansion of bottlenecks.
 WIDTHS = (64, 128, 256, 512)
 BOTTLENECKS = (3, 4, 23, 3)
 EXPANSION = 4
-
-# Names of convolutions and of the normalisations after them.
-Pairs = tuple[tuple[str, str], ...]
 
 
 class ResNet18(nn.Module):
@@ -71,36 +70,6 @@ class ResNet18(nn.Module):
             x = stage(x)
         logits: Tensor = self.fc(x.mean(dim=(-2, -1)))
         return logits
-
-
-class BasicBlock(nn.Module):
-    """Two 3x3 convolutions beside a shortcut, which is 1x1 where the shape changes.
-
-    Args:
-        n_in: Input channels.
-        n_out: Output channels.
-        stride: Stride of the first convolution [px of its input].
-    """
-
-    foldable: ClassVar[Pairs] = (("conv1", "bn1"), ("conv2", "bn2"))
-
-    def __init__(self, n_in: int, n_out: int, stride: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(n_in, n_out, 3, stride, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(n_out)
-        self.conv2 = nn.Conv2d(n_out, n_out, 3, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(n_out)
-        self.downsample: nn.Module = nn.Identity()
-        if stride != 1 or n_in != n_out:
-            self.downsample = nn.Sequential(
-                nn.Conv2d(n_in, n_out, 1, stride, bias=False), nn.BatchNorm2d(n_out)
-            )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return (B, n_out, ceil(H / stride), ceil(W / stride)) for (B, n_in, H, W)."""
-        y = relu(self.bn1(self.conv1(x)), inplace=True)
-        y = self.bn2(self.conv2(y))
-        return relu(y + self.downsample(x), inplace=True)
 
 
 class ResNet101(nn.Module):
@@ -182,18 +151,6 @@ class Bottleneck(nn.Module):
         y = relu(self.norm3(self.conv2(y)), inplace=True)
         out: Tensor = short + self.conv3(y)
         return out
-
-
-def start_he(network: nn.Module) -> None:
-    """Draw weights of convolutions so that ReLU layers keep the size of gradients; no biases.
-
-    He et al. 2015, ICCV, doi:10.1109/ICCV.2015.123: variance 2 / (outputs that an input reaches).
-    """
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-        if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
-            nn.init.zeros_(module.bias)
 
 
 def _stage(n_in: int, n_out: int, stride: int) -> nn.Sequential:

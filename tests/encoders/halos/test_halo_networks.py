@@ -168,7 +168,7 @@ def test_decoders_return_the_side(composed: Composed, side: int) -> None:
 def test_maps_of_another_shape_are_refused(
     composed: Composed, model: str, shape: tuple[int, ...]
 ) -> None:
-    with pytest.raises(ConfigError, match=r"shape \(B, 1, 100, 100\), for which .* but got \("):
+    with pytest.raises(ConfigError, match=r"= \(B, 1, 100, 100\), for which .* but got \("):
         build(composed, model)(torch.zeros(shape))
 
 

@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from datagen.errors import ConfigError
-from encoders.lenses.resnet import BOTTLENECKS, BasicBlock, Bottleneck, ResNet18, ResNet101
+from encoders.lenses.resnet import BOTTLENECKS, Bottleneck, ResNet18, ResNet101
+from encoders.residual import BasicBlock
 
 
 def n_weights(network: nn.Module) -> int:
