@@ -75,6 +75,7 @@ INNER = {
     "suite": ("datagen", "data_gen=stamps suite"),
     "survey": ("predict", "survey"),
     "schedule": ("train", "model=compact_reduced schedule@model.scheduler"),
+    "backbone": ("train", "+backbone@model.backbone"),
     "recipe": ("train", "model=compact_reduced recipe"),
     "sets": ("train", "experiment=halos_matrix sets"),
 }
