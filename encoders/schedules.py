@@ -94,14 +94,16 @@ def _horizon(estimate: float, wanted: object) -> int:
 
 
 def build_optimizers(
-    hparams: Mapping[str, Any], parameters: Iterable[Parameter], estimate: Callable[[], float]
+    hparams: Mapping[str, Any],
+    parameters: Iterable[Parameter] | Iterable[dict[str, Any]],
+    estimate: Callable[[], float],
 ) -> OptimizerLRScheduler:
     """Build the optimiser of a module, and its schedule by steps, or by epochs for plateaus.
 
     Args:
         hparams: `optimizer` and `scheduler`, each `_target_` and options; a scheduler of None keeps
             the learning rate.
-        parameters: What is trained.
+        parameters: What is trained, or groups of it, see `encoders.optimizers.decay_groups`.
         estimate: See `build_scheduler`.
 
     Returns:
