@@ -110,6 +110,42 @@ _SPLITS = {
     "data_hash": "data_hash (training files in data.data_dir)",
 }
 
+
+def _of_stamps(module: str, model: str) -> TaskRules:
+    """Return the rules of a task that learns from stamps."""
+    return TaskRules(
+        module=module,
+        model=model,
+        is_fine={
+            "task": None,
+            "bands": _are_names,
+            "side": _is_count,
+            "train_px": _is_count,
+            "pixel_scale": lambda value: value is None or _is_positive(value),
+            "unit": None,
+            "softening": _is_positive,
+            "labels": lambda value: isinstance(value, dict),
+            "data_hash": None,
+        },
+        resume={
+            "suites": "data.suites",
+            "bands": "data.bands",
+            "train_px": "data.train_px",
+            "n_train": "data.n_train",
+            "softening": "data_gen.stretch.softening",
+            "data_hash": "data_hash (training stamps in data.data_dir)",
+        },
+        is_same={
+            "bands": _equal,
+            "unit": _equal,
+            "side": _equal,
+            "train_px": _equal,
+            "pixel_scale": _same_scale,
+        },
+        shifts=(),
+    )
+
+
 TASKS: Mapping[str, TaskRules] = {
     "membership": TaskRules(
         module="encoders.fields.module.MembershipModule",
@@ -196,4 +232,6 @@ TASKS: Mapping[str, TaskRules] = {
         },
         shifts=(),
     ),
+    "galaxies": _of_stamps("encoders.galaxies.module.GalaxyModule", "simclr"),
+    "galaxy_fields": _of_stamps("encoders.galaxies.probe.ProbeModule", "probe"),
 }

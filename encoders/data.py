@@ -180,6 +180,7 @@ def make_loader(
     shuffle: bool,
     collate: Callable[[Any], Any] | None = None,
     leaves_single: bool = False,
+    drops_last: bool = False,
 ) -> DataLoader[Any]:
     """Build the loader of a map-style dataset with a length.
 
@@ -189,6 +190,7 @@ def make_loader(
         shuffle: A new order each epoch (training) or every sample once, in order.
         collate: Makes a batch of what the dataset returns; None stacks samples.
         leaves_single: See `ShuffleSampler`.
+        drops_last: Leave out a last batch that is not whole.
     """
     n_samples = len(dataset)  # type: ignore[arg-type] # Dataset does not declare __len__
     sampler: Sampler[int] = OnceSampler(n_samples, options)
@@ -202,6 +204,7 @@ def make_loader(
         sampler=sampler,
         num_workers=options.num_workers,
         collate_fn=collate,
+        drop_last=drops_last,
         generator=generator,
         persistent_workers=options.num_workers > 0,
         pin_memory=torch.cuda.is_available(),

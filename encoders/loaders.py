@@ -21,6 +21,9 @@ class SplitLoaders(LightningDataModule):
         n_per_item: Images that one item of a dataset stands for.
     """
 
+    # Whether a last training batch that is not whole is left out.
+    drops_last = False
+
     def __init__(self, options: LoaderOptions, n_per_item: int = 1) -> None:
         super().__init__()
         self.options, self.n_per_item = options, n_per_item
@@ -56,6 +59,7 @@ class SplitLoaders(LightningDataModule):
             split == "train",
             collate=as_it_is,
             leaves_single=self.n_per_item == 1,
+            drops_last=self.drops_last and split == "train",
         )
 
 

@@ -23,6 +23,7 @@ from datagen.files import output_error
 from encoders.callbacks import ReportCallback
 from encoders.checkpoint import check_resumable, check_same_training, load_initial_weights
 from encoders.devices import check_sweep, one_device, quiet_lightning, trainer_words
+from encoders.memory import keep_freed_memory
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +52,7 @@ def train(cfg: DictConfig) -> dict[str, float]:
     limits = {name: cfg.trainer.get(name) for name in ("max_steps", "max_epochs")}
     resumed = None if cfg.ckpt_path is None else check_resumable(Path(cfg.ckpt_path), limits)
     quiet_lightning()
+    keep_freed_memory()
     # Workers are seeded by their loaders; the environment is left as it is.
     seed_everything(cfg.seed, verbose=False)
     datamodule: LightningDataModule = build(cfg.data)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ __all__ = [
     "NAMES",
     "PREPARED_COLUMNS",
     "prepared_path",
+    "read_manifest",
     "read_prepared",
     "read_scaler",
     "scaler_path",
@@ -79,12 +80,25 @@ def read_scaler(folder: Path) -> dict[str, Any]:
         DataNotFoundError: There is none.
         DataFormatError: It is no JSON, of another version, or lacks a part.
     """
-    path = scaler_path(folder)
+    return _read_parts(scaler_path(folder), "scaler", ("labels", "stretch"))
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Read the figures of all steps, and the settings.
+
+    Raises:
+        DataNotFoundError: There is none.
+        DataFormatError: It is no JSON, of another version, or lacks a part.
+    """
+    return _read_parts(Path(folder) / NAMES[3], "manifest", ("settings", "splits"))
+
+
+def _read_parts(path: Path, name: str, parts: Sequence[str]) -> dict[str, Any]:
     content = read_json(path)
     if not isinstance(content, dict) or content.get("format_version") != FORMAT_VERSION:
         got = content.get("format_version") if isinstance(content, dict) else content
         raise _FILES.error(path, "format_version", str(FORMAT_VERSION), got)
-    for part in ("labels", "stretch"):
+    for part in parts:
         if not isinstance(content.get(part), dict):
-            raise _FILES.error(path, "scaler", f"a part {part}", sorted(content))
+            raise _FILES.error(path, name, f"a part {part}", sorted(content))
     return content

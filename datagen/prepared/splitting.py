@@ -97,7 +97,7 @@ def identities(values: NDArray[Any], name: str) -> NDArray[np.str_]:
     return np.where(is_known, values.astype(str), UNKNOWN)
 
 
-def positions(ids: NDArray[np.str_], seed: int) -> NDArray[np.float64]:
+def positions(ids: NDArray[Any], seed: int) -> NDArray[np.float64]:
     """Return the place u in [0, 1) of each id (n,), from SHA-256 of `<seed>/<id>`."""
     distinct, inverse = np.unique(ids, return_inverse=True)
     # 53 bits are exact in double precision, and never round up to 1.
@@ -111,7 +111,7 @@ def numbers_of(ids: NDArray[np.str_]) -> NDArray[np.int64]:
     return np.array([_digest(name) >> 1 for name in distinct], np.int64)[inverse.reshape(-1)]
 
 
-def assign(ids: NDArray[np.str_], seed: int, fractions: Mapping[str, float]) -> NDArray[np.str_]:
+def assign(ids: NDArray[Any], seed: int, fractions: Mapping[str, float]) -> NDArray[np.str_]:
     """Return the split of each row.
 
     Args:

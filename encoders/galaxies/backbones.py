@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 from torch import Tensor, nn
@@ -12,7 +11,7 @@ from encoders.layers import check_images
 from encoders.residual import BasicBlock, check_layout, start_he
 
 
-class Backbone(nn.Module, ABC):
+class Backbone(nn.Module):
     """Turns stamps into embeddings, before any head.
 
     Derived classes take `in_channels` and `side` besides their own options, plain values all, and
@@ -42,9 +41,9 @@ class Backbone(nn.Module, ABC):
         check_images(stamps, self.in_channels, self.side, "stamps")
         return self.embedded(stamps)
 
-    @abstractmethod
     def embedded(self, stamps: Tensor) -> Tensor:
         """Return embeddings of stamps whose shape is right."""
+        raise NotImplementedError
 
 
 class ResNet(Backbone):

@@ -18,7 +18,38 @@ from encoders.galaxies.moments import Moments, with_one
 from encoders.galaxies.neighbours import ROUNDING, nearest, spread, standardised
 
 
-class KNNProbe(Collector):
+class Gallery(Collector):
+    """Keeps embeddings with labels.
+
+    Args:
+        n_labels: F, labels of a stamp.
+        **kwargs: Options of `torchmetrics.Metric`.
+    """
+
+    def __init__(self, n_labels: int, **kwargs: Any) -> None:  # noqa: ANN401 - torchmetrics
+        super().__init__(**kwargs)
+        self.n_labels = n_labels
+
+    def update(  # type: ignore[override]
+        self, embeddings: Tensor, objects: Tensor, index: Tensor, labels: Tensor
+    ) -> None:
+        """Collect a batch.
+
+        Args:
+            embeddings: (B, D).
+            objects: Which object each stamp shows (B,), int64.
+            index: Number of each stamp (B,), int64.
+            labels: NaN where unknown (B, F).
+        """
+        both = torch.cat((embeddings.detach().float(), labels.float()), dim=1)
+        super().update(both, objects, index)
+
+    def compute(self) -> Rows:
+        """Return what all processes collected."""
+        return self.rows()
+
+
+class KNNProbe(Gallery):
     """Fields as means over the nearest stamps of other objects, and classes by their vote.
 
     Distances are Euclidean, between embeddings that are standardised in each dimension. A stamp
@@ -43,7 +74,7 @@ class KNNProbe(Collector):
         n_neighbours: int,
         **kwargs: Any,  # noqa: ANN401 - torchmetrics
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(len(fields), **kwargs)
         unknown = sorted(set(classes) - set(fields))
         if unknown or n_neighbours < 1:
             raise ConfigError(
@@ -54,23 +85,8 @@ class KNNProbe(Collector):
                 list(fields),
             )
         self.fields, self.classes, self.n_neighbours = list(fields), list(classes), n_neighbours
-        self.n_labels = len(self.fields)
 
-    def update(  # type: ignore[override]
-        self, embeddings: Tensor, objects: Tensor, index: Tensor, labels: Tensor
-    ) -> None:
-        """Collect a batch.
-
-        Args:
-            embeddings: (B, D).
-            objects: Which object each stamp shows (B,), int64.
-            index: Number of each stamp (B,), int64.
-            labels: NaN where unknown (B, F).
-        """
-        both = torch.cat((embeddings.detach().float(), labels.float()), dim=1)
-        super().update(both, objects, index)
-
-    def compute(self) -> dict[str, Tensor]:
+    def compute(self) -> dict[str, Tensor]:  # type: ignore[override]
         """Return `knn_r2_<field>`, and `knn_accuracy_<field>` of classes, float32.
 
         NaN where no object has other objects to be predicted from, or all have the same label.
