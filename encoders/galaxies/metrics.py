@@ -24,7 +24,7 @@ class Rows(NamedTuple):
         labels: NaN where unknown (n, F), double precision.
     """
 
-    index: Tensor
+    index: Tensor  # type: ignore[assignment] # the method of tuples serves nothing here
     objects: Tensor
     embeddings: Tensor
     labels: Tensor
@@ -70,7 +70,8 @@ class Collector(Metric):
         is_first = torch.cat((torch.ones_like(index[:1]).bool(), index[1:] != index[:-1]))
         kept = order[is_first]
         n = values.shape[1] - self.n_labels
-        return Rows(*numbers[kept].unbind(1), values[kept, :n], values[kept, n:])
+        index, objects = numbers[kept].T.contiguous()
+        return Rows(index, objects, values[kept, :n], values[kept, n:])
 
 
 class Uniformity(Collector):
