@@ -111,6 +111,10 @@ class TableReports(RunReports):
         columns = {name: self._column(name) for name in self._names()}
         write_table(self.path(trainer, "history.ecsv"), Table(columns))
 
+    def is_drawn(self, name: str) -> bool:
+        """Return whether a column of the table is in its picture."""
+        return True
+
     def show(self, writer: Any, trainer: Trainer, module: Any) -> None:  # noqa: ANN401
         """Show the last validation in TensorBoard, if there are pictures."""
         if self.draws:
@@ -121,7 +125,7 @@ class TableReports(RunReports):
         if not trainer.is_global_zero or not self.history or not self.draws:
             return
         values: dict[str, dict[str, list[float]]] = {"loss": {}}
-        for name in sorted(set(self._names()) - {"epoch"}):
+        for name in sorted(filter(self.is_drawn, set(self._names()) - {"epoch"})):
             split, figure = name.replace("epoch_loss", "loss").split("/", 1)
             values.setdefault(figure, {})[split] = self._column(name)
         self.save(trainer, "history", pictures.draw_history(self._column("epoch"), values))

@@ -28,6 +28,8 @@ ABOUT = (
     "model", "suites", "bands", "train_px", "pixel_scale", "unit", "zero_point", "softening",
     "data_hash",
 )  # fmt: skip
+# Figures of single fields, of which there are means as well.
+BY_FIELD = ("knn_r2_", "ridge_r2_")
 # Side of a picture in the projector, and of the square of all of them at most [px].
 SPRITE_PX, SQUARE_PX = 32, 8192
 MOST_SPRITES = (SQUARE_PX // SPRITE_PX) ** 2
@@ -89,6 +91,10 @@ class GalaxyReports(TableReports):
         rows = finite(module.validated)
         if self.draws and self.n_sprites and len(rows.index):
             self._project(Path(writer.log_dir), trainer, module, rows)
+
+    def is_drawn(self, name: str) -> bool:
+        """Return whether a column of the table is in its picture: not what is said of one field."""
+        return not name.split("/")[1].startswith(BY_FIELD)
 
     def draw_validation(self, trainer: Trainer, module: Any) -> dict[str, Figure]:  # noqa: ANN401
         """Return principal components, neighbours and views."""

@@ -16,6 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import Tensor
 
 from datagen.errors import ConfigError
+from encoders import pictures as shared
 from encoders.galaxies import reports
 from encoders.galaxies.draws import About
 from encoders.galaxies.metrics import Rows
@@ -117,11 +118,16 @@ def test_a_validation_is_shown_in_tensorboard(tmp_path: Path) -> None:
     np.testing.assert_allclose(found, rows.labels[chosen, 0], rtol=1e-6)
 
 
-def test_results_of_a_test(tmp_path: Path) -> None:
+def test_results_of_a_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer, module = trained(tmp_path)
     callback = GalaxyReports("results", 1, draws=True, **OPTIONS)
-    callback.history = [{"epoch": 1.0, "train/epoch_loss": 2.0, "val/loss": 1.5}]
+    row = {"epoch": 1.0, "train/epoch_loss": 2.0, "val/loss": 1.5}
+    callback.history = [row | {"val/knn_r2": 0.5, "val/knn_r2_z": 0.4}]
+    drawn: list[Any] = []
+    draw = shared.draw_history
+    monkeypatch.setattr(shared, "draw_history", lambda *args: drawn.append(args) or draw(*args))
     callback.on_fit_end(trainer, module)
+    assert drawn == [([1.0], {"loss": {"train": [2.0], "val": [1.5]}, "knn_r2": {"val": [0.5]}})]
     callback.on_test_end(trainer, module)
     folder = tmp_path / "results"
     names = {"embeddings.npz", "history.png", "neighbours.png", "pca.png", "test.json", "views.png"}
