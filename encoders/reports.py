@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import io
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from astropy.table import Table
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from datagen.files import write_bytes
+from datagen.files import write_bytes, write_text
 from encoders import pictures
 from encoders.callbacks import ReportCallback
+
+# Logged more often than validations come.
+BY_STEP = "train/loss"
 
 
 class RunReports(ReportCallback, ABC):
@@ -51,10 +56,14 @@ class RunReports(ReportCallback, ABC):
         self.write_history(trainer)
         writer = _writer(trainer)
         if writer is not None and (len(self.history) - 1) % self.every == 0:
-            for name, figure in self.draw_validation(trainer, pl_module).items():
-                writer.add_image(
-                    f"val/{name}", pictures.pixels(figure), trainer.global_step, dataformats="HWC"
-                )
+            self.show(writer, trainer, pl_module)
+
+    def show(self, writer: Any, trainer: Trainer, module: Any) -> None:  # noqa: ANN401
+        """Show the last validation in TensorBoard."""
+        for name, figure in self.draw_validation(trainer, module).items():
+            writer.add_image(
+                f"val/{name}", pictures.pixels(figure), trainer.global_step, dataformats="HWC"
+            )
 
     @abstractmethod
     def kept(self, figures: Mapping[str, float]) -> dict[str, float]:
@@ -77,10 +86,76 @@ class RunReports(ReportCallback, ABC):
         write_bytes(self.path(trainer, f"{name}.png"), pictures.png(figure))
 
 
+class TableReports(RunReports):
+    """Keeps all figures of training and validation: `history.ecsv`, a row per validation.
+
+    After the training there is a picture of them, `history.png`.
+
+    Args:
+        folder: Below the folder of the run.
+        every_n_validations: Draw pictures for TensorBoard after each n-th validation.
+        draws: Whether there are pictures, or tables alone.
+    """
+
+    def __init__(self, folder: str, every_n_validations: int, draws: bool) -> None:
+        super().__init__(folder, every_n_validations)
+        self.draws = draws
+
+    def kept(self, figures: Mapping[str, float]) -> dict[str, float]:
+        """Return all figures of training and validation."""
+        return {name: value for name, value in figures.items()
+                if name.split("/")[0] in ("train", "val") and name != BY_STEP}  # fmt: skip
+
+    def write_history(self, trainer: Trainer) -> None:
+        """Write one table."""
+        columns = {name: self._column(name) for name in self._names()}
+        write_table(self.path(trainer, "history.ecsv"), Table(columns))
+
+    def is_drawn(self, name: str) -> bool:
+        """Return whether a column of the table is in its picture."""
+        return True
+
+    def show(self, writer: Any, trainer: Trainer, module: Any) -> None:  # noqa: ANN401
+        """Show the last validation in TensorBoard, if there are pictures."""
+        if self.draws:
+            super().show(writer, trainer, module)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draw the history."""
+        if not trainer.is_global_zero or not self.history or not self.draws:
+            return
+        values: dict[str, dict[str, list[float]]] = {"loss": {}}
+        for name in sorted(filter(self.is_drawn, set(self._names()) - {"epoch"})):
+            split, figure = name.replace("epoch_loss", "loss").split("/", 1)
+            values.setdefault(figure, {})[split] = self._column(name)
+        self.save(trainer, "history", pictures.draw_history(self._column("epoch"), values))
+
+    def _names(self) -> list[str]:
+        """Return the names of all columns, also of a training that was resumed with others."""
+        return list(dict.fromkeys(name for row in self.history for name in row))
+
+    def _column(self, name: str) -> list[float]:
+        return [row.get(name, math.nan) for row in self.history]
+
+
+def logged(trainer: Trainer, split: str) -> dict[str, float]:
+    """Return the figures of a split without its name."""
+    found = trainer.callback_metrics
+    return {name.removeprefix(f"{split}/"): float(value)
+            for name, value in found.items() if name.startswith(f"{split}/")}  # fmt: skip
+
+
 def epochs_done(trainer: Trainer) -> float:
     """Return the epochs of a training so far; a validation may come in the middle of one."""
     n_batches = trainer.fit_loop.batch_idx + 1
     return trainer.current_epoch + n_batches / trainer.num_training_batches
+
+
+def write_table(path: Path, table: Table) -> None:
+    """Write a table as ECSV."""
+    stream = io.StringIO()
+    table.write(stream, format="ascii.ecsv")
+    write_text(path, stream.getvalue())
 
 
 def write_array(path: Path, array: NDArray[Any]) -> None:

@@ -18,11 +18,13 @@ class Rows(NamedTuple):
     """What was collected of stamps, by rising index; each stamp once.
 
     Args:
+        index: Number of each stamp (n,), int64.
         objects: Which object each stamp shows (n,), int64.
         embeddings: (n, D), double precision.
         labels: NaN where unknown (n, F), double precision.
     """
 
+    index: Tensor  # type: ignore[assignment] # the method of tuples serves nothing here
     objects: Tensor
     embeddings: Tensor
     labels: Tensor
@@ -68,7 +70,8 @@ class Collector(Metric):
         is_first = torch.cat((torch.ones_like(index[:1]).bool(), index[1:] != index[:-1]))
         kept = order[is_first]
         n = values.shape[1] - self.n_labels
-        return Rows(numbers[kept, 1], values[kept, :n], values[kept, n:])
+        index, objects = numbers[kept].T.contiguous()
+        return Rows(index, objects, values[kept, :n], values[kept, n:])
 
 
 class Uniformity(Collector):

@@ -98,7 +98,7 @@ class KNNProbe(Gallery):
         found: dict[str, Tensor] = {}
         for number, is_used in enumerate(patterns):
             columns = (which == number).nonzero()[:, 0].tolist()
-            kept = Rows(rows.objects[is_used], x[is_used], rows.labels[is_used])
+            kept = Rows(*(part[is_used] for part in rows._replace(embeddings=x)))
             found |= self._figures(kept, columns)
         return found
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import io
-import math
 from collections import Counter
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +12,7 @@ from astropy.table import Table
 from lightning.pytorch import LightningModule, Trainer
 from matplotlib.figure import Figure
 
-from datagen.files import write_json, write_text
+from datagen.files import write_json
 from encoders.halos import pictures
 from encoders.halos.data import HalosDataModule, HalosDataset
 from encoders.halos.judgement import (
@@ -30,12 +27,10 @@ from encoders.halos.metrics import Answers, Collected
 from encoders.halos.module import HaloModule
 from encoders.halos.saliency import saliency
 from encoders.halos.samples import Sample
-from encoders.pictures import draw_confusion, draw_history
-from encoders.reports import RunReports, write_arrays
+from encoders.pictures import draw_confusion
+from encoders.reports import TableReports, logged, write_arrays, write_table
 
 SPLITS_FILE = "splits.ecsv"
-# Logged more often than validations come.
-BY_STEP = "train/loss"
 # Levels of the intervals whose coverage is drawn.
 LEVELS = np.linspace(0.02, 0.98, 49).round(2).tolist()
 # What of the card tells whether two tests can be compared.
@@ -44,7 +39,7 @@ ABOUT = ("model", "classes", "cross_sections", "sets", "channels", "splits", "da
 N_COLUMNS = 8
 
 
-class HaloReports(RunReports):
+class HaloReports(TableReports):
     """Tables and pictures in the folder of the run, written by the first process.
 
     - `splits.ecsv`: a row per halo with its split and number of maps.
@@ -69,8 +64,8 @@ class HaloReports(RunReports):
         n_salient: int,
         draws: bool,
     ) -> None:
-        super().__init__(folder, every_n_validations)
-        self.n_trained, self.n_salient, self.draws = n_trained, n_salient, draws
+        super().__init__(folder, every_n_validations, draws)
+        self.n_trained, self.n_salient = n_trained, n_salient
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the splits."""
@@ -80,35 +75,13 @@ class HaloReports(RunReports):
         counts = Counter(data.halos.halo[~data.halos.is_held_out].tolist())
         rows = [(name, split, counts[name]) for split, names in data.ids.items() for name in names]
         table = Table(rows=sorted(rows), names=("halo", "split", "n_maps"))
-        _write_table(Path(trainer.default_root_dir) / SPLITS_FILE, table)
-
-    def kept(self, figures: Mapping[str, float]) -> dict[str, float]:
-        """Return all figures of training and validation."""
-        return {name: value for name, value in figures.items()
-                if name.split("/")[0] in ("train", "val") and name != BY_STEP}  # fmt: skip
-
-    def write_history(self, trainer: Trainer) -> None:
-        """Write one table."""
-        columns = {name: self._column(name) for name in self._names()}
-        _write_table(self.path(trainer, "history.ecsv"), Table(columns))
+        write_table(Path(trainer.default_root_dir) / SPLITS_FILE, table)
 
     def draw_validation(self, trainer: Trainer, module: Any) -> dict[str, Figure]:  # noqa: ANN401
         """Return latents, confusion, cross-sections and saliency."""
-        if not self.draws:
-            return {}
         return _draw(module, Sample.of(_data(trainer).halos, module.validated)) | (
             self._saliency(trainer, module, "val")
         )
-
-    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draw the history."""
-        if not trainer.is_global_zero or not self.history or not self.draws:
-            return
-        values: dict[str, dict[str, list[float]]] = {"loss": {}}
-        for name in sorted(set(self._names()) - {"epoch"}):
-            split, figure = name.replace("epoch_loss", "loss").split("/")
-            values.setdefault(figure, {})[split] = self._column(name)
-        self.save(trainer, "history", draw_history(self._column("epoch"), values))
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write what the test has found."""
@@ -122,11 +95,11 @@ class HaloReports(RunReports):
         scale = module.scale if module.has_axis else None
         trio = Trio(samples[0], samples[1], tested, scale, module.judge())
         judged = judge(trio)
-        content: dict[str, Any] = _logged(trainer, "test")
+        content: dict[str, Any] = logged(trainer, "test")
         content |= {name: module.card[name] for name in ABOUT}
         content |= {"temperature": float(module.temperature), "threshold": judged.threshold}
         content["groups"] = group_rows(trio, judged)
-        write_json(self.path(trainer, "test.json"), plain(content))
+        write_json(self.path(trainer, "test.json"), content)
         write_arrays(self.path(trainer, "predictions.npz"), _arrays(module, tested, judged))
         if not self.draws:
             return
@@ -151,13 +124,6 @@ class HaloReports(RunReports):
             salient[name] = saliency(module.network, maps).mean(dim=0).cpu()
         return {"saliency": pictures.draw_saliency(seen, salient, data.channels)}
 
-    def _names(self) -> list[str]:
-        """Return the names of all columns, also of a training that was resumed with others."""
-        return list(dict.fromkeys(name for row in self.history for name in row))
-
-    def _column(self, name: str) -> list[float]:
-        return [row.get(name, math.nan) for row in self.history]
-
 
 @torch.no_grad()
 def answers_to(
@@ -179,15 +145,6 @@ def answers_to(
         batch = dataset.with_maps({key: value.to(module.device) for key, value in batch.items()})
         collected.update(module(batch["maps"]), batch)
     return collected.answers()
-
-
-def plain(value: Any) -> Any:  # noqa: ANN401 - any content of a JSON file
-    """Return content of a JSON file with None for numbers that are not finite."""
-    if isinstance(value, Mapping):
-        return {key: plain(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [plain(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _draw(module: HaloModule, sample: Sample, judged: Judged | None = None) -> dict[str, Figure]:
@@ -247,19 +204,6 @@ def _arrays(module: HaloModule, sample: Sample, judged: Judged) -> dict[str, Any
     return found
 
 
-def _logged(trainer: Trainer, split: str) -> dict[str, float]:
-    """Return the figures of a split without its name."""
-    found = trainer.callback_metrics
-    return {name.removeprefix(f"{split}/"): float(value)
-            for name, value in found.items() if name.startswith(f"{split}/")}  # fmt: skip
-
-
 def _data(trainer: Trainer) -> HalosDataModule:
     data: HalosDataModule = trainer.datamodule  # type: ignore[attr-defined]
     return data
-
-
-def _write_table(path: Path, table: Table) -> None:
-    stream = io.StringIO()
-    table.write(stream, format="ascii.ecsv")
-    write_text(path, stream.getvalue())

@@ -183,6 +183,16 @@ def test_each_stamp_counts_once() -> None:
     assert once.compute() == twice.compute()
 
 
+def test_rows_come_by_rising_index() -> None:
+    given, metric = stamps(), KNNProbe(["log_mass", "r_eff", "is_quenched"], [], 4)
+    metric.update(**given)
+    order, rows = given["index"].argsort(), metric.rows()
+    torch.testing.assert_close(rows.index, torch.arange(N))
+    torch.testing.assert_close(rows.objects, given["objects"][order])
+    torch.testing.assert_close(rows.embeddings.float(), given["embeddings"][order])
+    torch.testing.assert_close(rows.labels.float(), given["labels"][order], equal_nan=True)
+
+
 def test_a_single_stamp_has_no_figures() -> None:
     for metric in (Uniformity(), RetrievalPrecision(3)):
         metric.update(torch.ones(1, D), torch.zeros(1).long(), torch.zeros(1).long())
