@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
-from encoders.pictures import empty, grid
+from encoders.pictures import draw_table, empty, grid
 
 Array = NDArray[np.float64]
 Images = NDArray[np.float32]
@@ -116,6 +116,43 @@ def draw_pca(
     figure.supxlabel(f"first principal component ({axis[0]} of the variance)", fontsize="medium")
     figure.supylabel(f"second ({axis[1]})", fontsize="medium")
     return figure
+
+
+def draw_fields(
+    found: Array, true: Array, units: Mapping[str, str], classes: Sequence[str]
+) -> Figure:
+    """Draw found against true fields, a panel for each; classes as counts.
+
+    Args:
+        found: (n, F), in their units.
+        true: The same; NaN where unknown.
+        units: By name of the field, in the order of the columns.
+        classes: Fields that are numbers of classes.
+    """
+    figure, panels = grid(len(units), PANEL, PANEL)
+    for axes, (name, unit), a, b in zip(panels, units.items(), true.T, found.T, strict=True):
+        axes.set_title(f"{name} [{unit}]" if unit else name, fontsize="small")
+        is_known = np.isfinite(a) & np.isfinite(b)
+        if is_known.any():
+            (_count if name in classes else _scatter)(axes, a[is_known], b[is_known])
+    return figure
+
+
+def _scatter(axes: Axes, true: Array, found: Array) -> None:
+    ends = [min(true.min(), found.min()), max(true.max(), found.max())]
+    axes.plot(ends, ends, color="0.5", linewidth=0.8)
+    axes.plot(true, found, ".", markersize=2, alpha=0.5)
+    axes.set(xlabel="true", ylabel="found")
+
+
+def _count(axes: Axes, true: Array, found: Array) -> None:
+    """Draw the number of stamps by true and found class."""
+    n = int(max(true.max(), found.max())) + 1
+    counts = np.zeros((n, n))
+    np.add.at(counts, (true.astype(int), found.astype(int)), 1)
+    texts = [[f"{int(count)}" for count in row] for row in counts]
+    draw_table(axes, counts / counts.sum(axis=1, keepdims=True).clip(1), texts)
+    axes.set(xlabel="found", ylabel="true", xticks=range(n), yticks=range(n))
 
 
 def principal_components(rows: Array, n: int) -> tuple[Array, Array]:

@@ -112,8 +112,7 @@ class GalaxyReports(TableReports):
         n_objects = len(np.unique(rows.objects.cpu().numpy()))
         figures |= {"n_stamps": len(rows.index), "n_objects": n_objects}
         write_json(self.path(trainer, "test.json"), figures)
-        dataset = _dataset(trainer, "test")
-        names = dataset.names(dataset.places_of(rows.index.cpu().numpy()))
+        names = named(trainer, "test", rows)
         arrays = {
             "index": rows.index.cpu().numpy(),
             "object": rows.objects.cpu().numpy(),
@@ -220,6 +219,13 @@ def of_different_objects(rows: Rows, n_chosen: int) -> Numbers:
     firsts = np.sort(np.unique(rows.objects.cpu().numpy(), return_index=True)[1])
     chosen: Numbers = firsts[evenly(len(firsts), n_chosen)]
     return chosen
+
+
+def named(trainer: Trainer, split: str, rows: Rows) -> list[str]:
+    """Return how the stamps of some rows are called."""
+    dataset = _dataset(trainer, split)
+    names: list[str] = dataset.names(dataset.places_of(rows.index.cpu().numpy()))
+    return names
 
 
 def suite_of(name: str) -> str:

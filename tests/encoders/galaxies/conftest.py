@@ -131,6 +131,7 @@ def compose_galaxies(
             "trainer.max_epochs=2",
             "trainer.enable_progress_bar=false",
             "logger=none",
+            "callbacks.reports.draws=false",
         ]
         if not any(override.startswith("model=probe") for override in overrides):
             small.append("model.heads.projector=[16,8]")
