@@ -8,6 +8,7 @@ loaded without it.
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 import sys
@@ -34,6 +35,7 @@ TUNED = {"cj_prob": 0.0, "random_gray_scale": 0.0, "min_scale": 0.7, "vf_prob": 
 Bytes = NDArray[np.uint8]
 
 
+@functools.lru_cache(maxsize=1)
 def load(folder: Path) -> tuple[Any, Any, Any]:
     """Return lightly's transform, projection head and loss.
 
@@ -132,7 +134,7 @@ class Peer:
         loss = self.loss(self.head(self.backbone(a)), self.head(self.backbone(b)))
         loss.backward()
         optimizer.step()
-        return float(loss)
+        return float(loss.detach())
 
     @torch.no_grad()
     def embeddings(self, images: Bytes, n_batch: int = 256) -> Tensor:
