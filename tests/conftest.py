@@ -2,19 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import copy
+import functools
+import gc
+import logging
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from conf import schema
+from conf import entry, schema
 
 pytest_plugins = ["tests.survey_tiles"]
 
 ROOT = Path(__file__).resolve().parents[1]
+ENTRIES = {
+    "datagen": "datagen/run.py",
+    "train": "train.py",
+    "predict": "inference/predict.py",
+    "evaluate": "inference/evaluate.py",
+}
+
+
+class Ended(NamedTuple):
+    """How a command ended, and what it said."""
+
+    status: object
+    out: str
+    errors: str
+
+
+Command = Callable[..., Ended]
+
+
+def pytest_collection_finish() -> None:
+    """Spare what is imported: the collector would look through torch and astropy many times."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
@@ -34,14 +62,47 @@ def shared_data() -> Path:
 
 @pytest.fixture(scope="session")
 def composed() -> Callable[..., DictConfig]:
-    """Return a function that composes a primary config: `composed("train", "model=membership")`."""
+    """Return a function that composes a primary config: `composed("train", "model=membership")`.
 
-    def call(primary: str, *overrides: str) -> DictConfig:
+    Each configuration is composed once; what the function returns is the caller's own.
+    """
+
+    @functools.cache
+    def once(primary: str, *overrides: str) -> DictConfig:
         schema.register()
         with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
             return compose(primary, overrides=list(overrides))
 
-    return call
+    return lambda *words: copy.deepcopy(once(*words))
+
+
+@pytest.fixture
+def command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Command]:
+    """Return a function that runs a command where the test is: `command("train", "seed=1")`.
+
+    It runs in this process, which has imported already what a new one would import for seconds.
+    """
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("THP_MEM_ALLOC_ENABLE", "1")  # a training leaves it behind
+    level = logging.root.level
+
+    def run(name: str, *arguments: str) -> Ended:
+        monkeypatch.setattr(sys, "argv", [str(ROOT / ENTRIES[name]), *arguments])
+        status: object = 0
+        try:
+            getattr(entry, name)()
+        except SystemExit as stopped:
+            status = stopped.code
+        return Ended(status, *capsys.readouterr())
+
+    yield run
+    # Hydra sets up the log of a process, here that of all tests.
+    for handler in logging.root.handlers[:]:
+        logging.root.removeHandler(handler)
+        handler.close()
+    logging.root.setLevel(level)
 
 
 @pytest.fixture
