@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import gc
+import itertools
 import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -13,6 +14,8 @@ from typing import Any, NamedTuple
 
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 
 from conf import entry, schema
@@ -64,16 +67,30 @@ def shared_data() -> Path:
 def composed() -> Callable[..., DictConfig]:
     """Return a function that composes a primary config: `composed("train", "model=membership")`.
 
-    Each configuration is composed once; what the function returns is the caller's own.
+    Each choice of groups is composed once, the values are set in a copy of it, as Hydra does it.
     """
+    parser = OverridesParser.create()
 
     @functools.cache
-    def once(primary: str, *overrides: str) -> DictConfig:
+    def once(primary: str, *choices: str) -> DictConfig:
         schema.register()
         with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-            return compose(primary, overrides=list(overrides))
+            return compose(primary, overrides=list(choices))
 
-    return lambda *words: copy.deepcopy(once(*words))
+    def call(primary: str, *overrides: str) -> DictConfig:
+        is_choice = [is_group(word.split("=")[0]) for word in overrides]
+        cfg = copy.deepcopy(once(primary, *itertools.compress(overrides, is_choice)))
+        values = [word for word, skip in zip(overrides, is_choice, strict=True) if not skip]
+        ConfigLoaderImpl._apply_overrides_to_config(parser.parse_overrides(values), cfg)
+        return cfg
+
+    return call
+
+
+def is_group(key: str) -> bool:
+    """Return whether the key of an override names a group, ours or Hydra's."""
+    group = key.lstrip("+~").split("@")[0]
+    return group.startswith("hydra") or (ROOT / "conf" / group).is_dir()
 
 
 @pytest.fixture
