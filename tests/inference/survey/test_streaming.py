@@ -163,7 +163,7 @@ def tiles(tmp_path: Path, tile: Callable[..., Path]) -> Callable[[str], Path]:
     def make(kind: str) -> Path:
         folder = tmp_path / kind
         for number in range(3):
-            tile(tmp_path / "simple", f"T{number}", (300, 203), seed=number, ra=10 + 0.01 * number)
+            tile(tmp_path / "simple", f"T{number}", (300, 120), seed=number, ra=10 + 0.01 * number)
         for path in (tmp_path / "simple").glob("*/*.fits"):
             with fits.open(path) as hdus:
                 image = np.array(hdus[0].data, np.float32)
@@ -293,7 +293,7 @@ def test_damage_in_the_middle_fails_that_survey_tile_alone(
     assert failed["reason"][0].startswith(f"{name}_r.fits cannot be read; it is damaged")
     assert {path.stem for path in out.glob("scores/*")} == {"T0", "T1", "T2"} - {name}
     # Some of its windows had been read before.
-    assert len(started) > 2 * 12
+    assert len(started) > 2 * 6  # batches of a whole survey tile
     assert all(not w._open for w in writers)
 
 
