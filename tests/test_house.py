@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -45,8 +46,13 @@ def name_of(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
+@functools.cache
+def nodes_of(path: Path) -> tuple[ast.AST, ...]:
+    return tuple(ast.walk(ast.parse(path.read_text())))
+
+
 def imports(path: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in nodes_of(path):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -91,7 +97,7 @@ def test_the_pipeline_knows_no_simulator() -> None:
 
 def test_only_two_modules_build_a_trainer() -> None:
     for path in MODULES:
-        calls = (n.func for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Call))
+        calls = (n.func for n in nodes_of(path) if isinstance(n, ast.Call))
         names = {c.id if isinstance(c, ast.Name) else getattr(c, "attr", "") for c in calls}
         assert "Trainer" not in names or name_of(path) in KNOW_TRAINER, name_of(path)
 
@@ -104,9 +110,8 @@ def test_only_the_composing_functions_know_hydra() -> None:
 
 @pytest.mark.parametrize("path", OURS, ids=name_of)
 def test_files_and_functions_are_short(path: Path) -> None:
-    text = path.read_text()
-    assert text.count("\n") <= 400
-    for node in ast.walk(ast.parse(text)):
+    assert path.read_text().count("\n") <= 400
+    for node in nodes_of(path):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             length = (node.end_lineno or node.lineno) - node.lineno + 1
             documented = ast.get_docstring(node, clean=False) or ""

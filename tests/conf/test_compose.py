@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -81,17 +83,22 @@ INNER = {
 }
 
 
+@functools.cache
+def groups_of(primary: str) -> list[str]:
+    """Return the groups that a primary config uses."""
+    defaults = OmegaConf.load(CONF / f"{primary}.yaml")["defaults"]
+    names = [str(next(iter(item))) for item in defaults if not isinstance(item, str)]
+    return [name.removeprefix("override ").strip("/") for name in names]
+
+
 def places_of(path: Path) -> list[tuple[str, str]]:
     """Return the primary configs that use the group of a file, and the override key."""
-    if path.parent.name in INNER:
-        return [INNER[path.parent.name]]
-    found = []
-    for primary in ("datagen", "train", "predict", "evaluate"):
-        defaults = OmegaConf.load(CONF / f"{primary}.yaml")["defaults"]
-        names = [str(next(iter(item))) for item in defaults if not isinstance(item, str)]
-        if path.parent.name in [name.removeprefix("override ").strip("/") for name in names]:
-            found.append((primary, path.parent.name))
-    assert found, f"no primary config uses the group {path.parent.name}"
+    group = path.parent.name
+    if group in INNER:
+        return [INNER[group]]
+    primaries = ("datagen", "train", "predict", "evaluate")
+    found = [(primary, group) for primary in primaries if group in groups_of(primary)]
+    assert found, f"no primary config uses the group {group}"
     return found
 
 
@@ -124,9 +131,7 @@ def test_every_primary_config_composes(primary: str) -> None:
     assert cfg.paths.data_dir == "data"
 
 
-@pytest.mark.parametrize("path", GROUP_FILES, ids=lambda p: f"{p.parent.name}/{p.stem}")
-def test_every_group_file_composes_and_its_targets_exist(path: Path) -> None:
-    cfg = composed_with(path)
+def assert_targets_exist(cfg: DictConfig) -> None:
     OmegaConf.set_struct(cfg, False)
     cfg.pop("hydra")
     OmegaConf.resolve(cfg)
@@ -135,8 +140,9 @@ def test_every_group_file_composes_and_its_targets_exist(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", GROUP_FILES, ids=lambda p: f"{p.parent.name}/{p.stem}")
-def test_every_group_file_is_instantiated(path: Path, tmp_path: Path) -> None:
+def test_every_group_file_composes_and_is_instantiated(path: Path, tmp_path: Path) -> None:
     cfg = composed_with(path)
+    assert_targets_exist(copy.deepcopy(cfg))
     for name in ("data_gen", "predict", "survey", "evaluate"):
         if cfg.get(name) is not None:
             assert dataclasses.is_dataclass(build_settings(cfg[name], name))

@@ -12,15 +12,10 @@ import pytest
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
-from conf import entry
+from conf import doctor, entry
 from datagen.errors import SkyfoldError
+from tests.conftest import ENTRIES, Command
 
-ENTRIES = {
-    "datagen": "datagen/run.py",
-    "train": "train.py",
-    "predict": "inference/predict.py",
-    "evaluate": "inference/evaluate.py",
-}
 HEAVY = ("torch", "lightning", "galsim", "astropy", "matplotlib", "scipy")
 
 
@@ -35,30 +30,44 @@ def call(root: Path, script: str, *arguments: str, cwd: Path) -> subprocess.Comp
     )
 
 
-@pytest.mark.parametrize("name", ENTRIES)
-@pytest.mark.parametrize("flag", ["--help", "--cfg=job"])
-@pytest.mark.parametrize("is_installed", [False, True])
-def test_quick_answers_import_nothing_heavy(
-    root: Path, tmp_path: Path, name: str, flag: str, is_installed: bool
-) -> None:
-    script = root / ENTRIES[name]
-    start = f"runpy.run_path({str(script)!r}, run_name='__main__')"
+def assert_quick(root: Path, folder: Path, name: str, lines: str, first: Path) -> None:
+    """Make sure that help and `--cfg job` answer without heavy imports, in one new process.
+
+    Args:
+        root: The checkout.
+        folder: Where the process runs, an empty folder.
+        name: Name of the entry point.
+        lines: Statement that starts it.
+        first: What Python puts first on its path.
+    """
     code = (
         "import runpy, sys\n"
-        f"sys.argv = [{str(script)!r}, *{flag.split('=')!r}]\n"
-        f"sys.path.insert(0, {str(root if is_installed else script.parent)!r})\n"
-        "try:\n"
-        f"    {f'from skyfold import {name}; {name}()' if is_installed else start}\n"
-        "finally:\n"
-        f"    heavy = [name for name in {HEAVY!r} if name in sys.modules]\n"
-        "    sys.stderr.write('HEAVY ' + ' '.join(heavy) + '\\n')\n"
+        f"sys.path.insert(0, {str(first)!r})\n"
+        "for flag in ('--help', '--cfg=job'):\n"
+        f"    sys.argv = [{str(root / ENTRIES[name])!r}, *flag.split('=')]\n"
+        f"    {lines}\n"
+        f"heavy = [name for name in {HEAVY!r} if name in sys.modules]\n"
+        "sys.stderr.write('HEAVY ' + ' '.join(heavy))\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
+        [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True
     )
-    assert done.stderr.split("HEAVY")[-1].strip() == ""
-    assert ("usage: " if flag == "--help" else "task_name") in done.stdout
-    assert list(tmp_path.iterdir()) == []
+    assert done.stderr == "HEAVY "
+    assert "usage: " in done.stdout
+    assert "\ntask_name: " in done.stdout
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_quick_answers_import_nothing_heavy(root: Path, tmp_path: Path, name: str) -> None:
+    script = root / ENTRIES[name]
+    start = f"runpy.run_path({str(script)!r}, run_name='__main__')"
+    assert_quick(root, tmp_path, name, start, script.parent)
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_quick_answers_of_installed_commands(root: Path, tmp_path: Path, name: str) -> None:
+    assert_quick(root, tmp_path, name, f"import skyfold; skyfold.{name}()", root)
 
 
 def test_help_lists_groups_with_their_choices(root: Path, tmp_path: Path) -> None:
@@ -100,26 +109,31 @@ def test_help_lists_groups_with_their_choices(root: Path, tmp_path: Path) -> Non
     ],
 )
 def test_a_wrong_command_gets_one_clear_message(
-    root: Path, tmp_path: Path, name: str, arguments: list[str], status: int, message: str
+    command: Command, name: str, arguments: list[str], status: int, message: str
 ) -> None:
-    done = call(root, ENTRIES[name], *arguments, cwd=tmp_path)
-    assert done.returncode == status, done.stderr
-    assert message in done.stderr
-    assert "Traceback" not in done.stderr
+    ended = command(name, *arguments)
+    assert ended.status == status, ended.errors
+    assert message in ended.errors
+    assert "Traceback" not in ended.errors
 
 
-def test_doctor_reports_versions_packages_devices_and_data(root: Path, tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "conf.doctor"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-        env=os.environ | {"PYTHONPATH": str(root)},
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+def test_a_wrong_command_ends_its_process(root: Path, tmp_path: Path) -> None:
+    done = call(root, ENTRIES["train"], "+trainers=1", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("skyfold: unknown key 'trainers'; the keys here are task_name")
+    assert done.stderr.count("\n") == 1
+
+
+def test_doctor_reports_versions_packages_devices_and_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        doctor.main()
+    said = capsys.readouterr().out
+    assert ended.value.code == 0, said
     for expected in ("torch", "galsim", "package conf", "cores", "gpu", "python train.py"):
-        assert expected in done.stdout
+        assert expected in said
 
 
 COMMANDS = ("datagen", "train", "predict", "evaluate", "validate", "doctor")
@@ -129,9 +143,7 @@ COMMANDS = ("datagen", "train", "predict", "evaluate", "validate", "doctor")
     ("name", "command"),
     [
         *(("conf", command) for command in COMMANDS),
-        *(("datagen", command) for command in COMMANDS[:-1]),
-        ("encoders", "datagen"),
-        ("inference", "validate"),
+        *zip(("datagen", "encoders", "inference", "datagen", "datagen"), COMMANDS, strict=False),
     ],
 )
 def test_an_installed_command_names_what_hides_a_package(
@@ -175,15 +187,15 @@ def installed(
     ],
 )
 def test_an_output_folder_that_cannot_be_is_one_line(
-    root: Path, tmp_path: Path, override: str, start: str
+    command: Command, tmp_path: Path, override: str, start: str
 ) -> None:
     (tmp_path / "file").write_text("")
-    done = call(root, ENTRIES["datagen"], override, cwd=tmp_path)
-    assert done.returncode == 2
-    assert done.stderr.startswith(f"skyfold: {start}")
+    ended = command("datagen", override)
+    assert ended.status == 2
+    assert ended.errors.startswith(f"skyfold: {start}")
     reason = ": a part of the path is a file; free it or choose another folder\n"
-    assert done.stderr.endswith(reason)
-    assert done.stderr.count("\n") == 1
+    assert ended.errors.endswith(reason)
+    assert ended.errors.count("\n") == 1
 
 
 def test_slurm_is_missed_in_one_line(root: Path, tmp_path: Path) -> None:

@@ -7,11 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 
-from conf import schema
 from datagen.fields.dummy import write_dummy_file_data
 
 CELL_PX = 32
@@ -60,16 +57,14 @@ def options() -> dict[str, Any]:
 
 
 @pytest.fixture
-def compose_train(fields_dir: Path, tmp_path: Path, root: Path) -> Callable[..., DictConfig]:
+def compose_train(
+    fields_dir: Path, tmp_path: Path, composed: Callable[..., DictConfig]
+) -> Callable[..., DictConfig]:
     """Return a function that composes a small training, with more overrides."""
 
-    def composed(*overrides: str, folder: str = "run") -> DictConfig:
-        schema.register()
-        GlobalHydra.instance().clear()
+    def small_training(*overrides: str, folder: str = "run") -> DictConfig:
         small = [
             f"data.data_dir={fields_dir}",
-            f"paths.log_dir={tmp_path / folder / 'logs'}",
-            f"paths.output_dir={tmp_path / folder / 'outputs'}",
             "trainer=cpu",
             "trainer.max_steps=100",
             "trainer.enable_progress_bar=false",
@@ -77,7 +72,9 @@ def compose_train(fields_dir: Path, tmp_path: Path, root: Path) -> Callable[...,
             "data.batch_size=2",
             "logger=none",
         ]
-        with initialize_config_dir(str(root / "conf"), version_base="1.3"):
-            return compose("train", overrides=[*small, *overrides])
+        cfg = composed("train", *small, *overrides)
+        run = tmp_path / folder
+        cfg.paths.log_dir, cfg.paths.output_dir = str(run / "logs"), str(run / "outputs")
+        return cfg
 
-    return composed
+    return small_training

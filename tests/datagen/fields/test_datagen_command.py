@@ -8,10 +8,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from omegaconf import DictConfig
 
+from conf.build import build_settings
+from datagen import pipeline
 from datagen.fields.dummy import write_dummy_file_data
 from datagen.files import sha256_file
 from encoders.fields.data import index_folder
@@ -49,18 +53,21 @@ def hashes(folder: Path) -> dict[str, str]:
 
 
 def test_bytes_do_not_depend_on_workers_shards_or_number_of_files(
-    root: Path, tmp_path: Path
+    root: Path, tmp_path: Path, composed: Callable[..., DictConfig]
 ) -> None:
     """Two machines share four files, two workers share them, one worker makes the first two."""
     small = "data_gen.n_catalogs_per_file=1"
-    finish(
-        [
-            start(root, tmp_path, "two", small, "data_gen.nfiles=2", "data_gen.n_jobs=1"),
-            start(root, tmp_path, "four", small, "data_gen.nfiles=4", "data_gen.n_jobs=2"),
-            start(root, tmp_path, "shards", small, "data_gen.nfiles=4", "data_gen.shard=[0,2]"),
-            start(root, tmp_path, "shards", small, "data_gen.nfiles=4", "data_gen.shard=[1,2]"),
-        ]
-    )
+
+    def run(name: str, *arguments: str) -> None:
+        node = composed("datagen", *SMALL, small, *arguments).data_gen
+        node.data_dir = str(tmp_path / name)
+        pipeline.run(build_settings(node, "data_gen"))
+
+    other = start(root, tmp_path, "shards", small, "data_gen.nfiles=4", "data_gen.shard=[1,2]")
+    run("shards", "data_gen.nfiles=4", "data_gen.shard=[0,2]")
+    run("two", "data_gen.nfiles=2", "data_gen.n_jobs=1")
+    run("four", "data_gen.nfiles=4", "data_gen.n_jobs=2")
+    finish([other])
     two, four = hashes(tmp_path / "two"), hashes(tmp_path / "four")
     assert len(two) == 2 * 7
     assert len(four) == 4 * 7

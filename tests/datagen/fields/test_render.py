@@ -17,6 +17,7 @@ from datagen.fields.render.extent import psf_radius, sersic_radius
 MakeSources = Callable[..., Table]
 
 SCALE, SIGMA = 0.263, 4.6
+RENDERERS = ("fourier", "galsim")
 PSF = PsfModel(0.88, 3.0, 0.01, -0.02)
 ACCURATE = galsim.GSParams(folding_threshold=5e-4, maxk_threshold=1e-4, kvalue_accuracy=1e-6)
 
@@ -25,7 +26,7 @@ def view(side: int = 160, faint_limit: float = 0.02 * SIGMA) -> View:
     return View((side, side), PSF, "i", SCALE, faint_limit)
 
 
-@pytest.fixture(params=["fourier", "galsim"])
+@pytest.fixture(params=RENDERERS)
 def renderer(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -70,14 +71,16 @@ KINDS: dict[str, dict[str, float]] = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_agrees_with_plain_galsim(renderer: str, kind: str, make_sources: MakeSources) -> None:
+def test_agrees_with_plain_galsim(kind: str, make_sources: MakeSources) -> None:
     rng = np.random.default_rng(3)
     x, y = rng.uniform(0, 160, (2, 6)).tolist()
     flux = [3e2, 1e3, 3e3, 1e4, 3e4, 1e5]
     sources = make_sources(x, y, FLUX_I=flux, HLR=[0.2, 0.3, 0.5, 0.8, 1.2, 2.0], **KINDS[kind])
-    image, expected = draw(renderer, sources, view()), plain_galsim(sources)
-    assert np.abs(image - expected).max() < 0.05 * SIGMA
-    assert np.abs(image - expected).max() < 1e-4 * expected.max()
+    expected = plain_galsim(sources)
+    for renderer in RENDERERS:
+        image = draw(renderer, sources, view())
+        assert np.abs(image - expected).max() < 0.05 * SIGMA, renderer
+        assert np.abs(image - expected).max() < 1e-4 * expected.max(), renderer
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -89,7 +92,7 @@ def test_flux_is_conserved(renderer: str, kind: str, make_sources: MakeSources) 
 
 def test_light_left_out_is_below_the_limit(renderer: str, make_sources: MakeSources) -> None:
     sources = make_sources([150.0], [150.0], FLUX_I=1e5, HLR=1.5, FRACDEV=1)
-    wide = draw(renderer, sources, view(300, 1e-6))
+    wide = draw(renderer, sources, view(300, 1e-3))
     cut = draw(renderer, sources, view(300, 0.1))
     assert (np.abs(cut) < 1e-3).any()
     assert np.abs(wide - cut).max() < 0.1
@@ -140,7 +143,7 @@ def test_images_add_up_and_repeat(renderer: str, make_sources: MakeSources) -> N
     assert np.abs(image - total).max() < 1e-4
 
 
-@pytest.mark.parametrize("fwhm_arcsec", [0.35, 0.6, 0.9, 1.6])
+@pytest.mark.parametrize("fwhm_arcsec", [0.35, 0.9, 1.6])
 def test_renderers_agree_in_every_band(fwhm_arcsec: float, make_sources: MakeSources) -> None:
     rng = np.random.default_rng(5)
     n = 60

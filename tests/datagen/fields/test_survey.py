@@ -305,9 +305,9 @@ def test_a_folder_is_right_whichever_shard_ran_first(survey_config: SurveyConfig
         group_redshift_range=[0.7, 0.9],
         galaxy_density_arcmin2=0.0,
     )
-    config = dataclasses.replace(
-        survey_config, prior=prior, image_size=700, patch_deg=0.03, phases=["catalog", "truth"]
-    )
+    # Of this seed each tile owns a cluster.
+    config = dataclasses.replace(survey_config, prior=prior, seed=1, image_size=500, patch_deg=0.06)
+    config = dataclasses.replace(config, phases=["catalog", "truth"])
     n_clusters = []
     for shard in (1, 0):
         pipeline.run(dataclasses.replace(config, shard=[shard, 2]))

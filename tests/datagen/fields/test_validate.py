@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import dataclasses
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -112,10 +110,13 @@ def test_no_data(tmp_path: Path) -> None:
         validate_folder(tmp_path / "absent")
 
 
-def test_command_ends_with_status_2_and_one_line(root: Path, tmp_path: Path) -> None:
+def test_command_ends_with_status_2_and_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     write_dummy_file_data(tmp_path, 1, 64, 16, ["g"], 5)[0].write_bytes(b"junk")
-    command = [sys.executable, str(root / "datagen" / "validate.py"), str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
-    assert done.returncode == 2
-    assert done.stderr.startswith("skyfold: cannot read file datum")
-    assert done.stderr.count("\n") == 1
+    with pytest.raises(SystemExit) as ended:
+        main([str(tmp_path)])
+    assert ended.value.code == 2
+    errors = capsys.readouterr().err
+    assert errors.startswith("skyfold: cannot read file datum")
+    assert errors.count("\n") == 1

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from astropy.io import fits
+from astropy.wcs import WCS
 from omegaconf import DictConfig, OmegaConf
 
 from conf.build import build_settings
@@ -52,3 +54,16 @@ def make_config(composed: Callable[..., DictConfig], tmp_path: Path) -> MakeConf
         return settings
 
     return make
+
+
+@pytest.fixture
+def one_tile(tmp_path: Path, tile: Callable[..., Path]) -> Path:
+    """One turned tile of 150 x 203 px in g and r, with shear between its axes."""
+    turned = {"CD1_1": -5e-5, "CD1_2": 5.3e-5, "CD2_1": 5.2e-5, "CD2_2": 5.1e-5}
+    tile(tmp_path / "sky", "T", **turned)
+    return tmp_path / "sky"
+
+
+@pytest.fixture
+def wcs(one_tile: Path) -> WCS:
+    return WCS(fits.getheader(one_tile / "T" / "T_r.fits"))

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,6 +23,7 @@ from datagen.fields.validate import validate_folder
 from datagen.files import sha256_file
 from datagen.tiles.config import TilesConfig
 from datagen.tiles.jobs import starts
+from tests.conftest import Command
 
 MakeConfig = Callable[..., TilesConfig]
 IMAGE, CELL, SCALE = 96, 16, 0.263
@@ -302,16 +300,13 @@ def test_tiles_smaller_than_an_image_fail(config_of: MakeConfig, sky: Path) -> N
 
 
 def test_the_command_ends_with_status_3_when_a_tile_failed(
-    root: Path, sky: Path, members: Path
+    command: Command, sky: Path, members: Path
 ) -> None:
     (sky / "C" / "C_r.fits").write_bytes(b"junk")
-    command = [sys.executable, str(root / "datagen/run.py"), "data_gen=tiles", "survey=generic"]
-    command += ["survey.bands=[g,r]", "data_gen.reference_band=r", f"data_gen.tiles_dir={sky}"]
-    command += [f"data_gen.reference={members}", "data_gen.image_size=96", "data_gen.tile_size=16"]
-    done = subprocess.run(
-        command, cwd=sky.parent, capture_output=True, text=True, check=False, env=os.environ
-    )
-    assert done.returncode == 3, done.stderr
-    assert "tile C failed: C_r.fits cannot be read" in done.stdout + done.stderr
-    assert "Traceback" not in done.stderr
+    words = ["data_gen=tiles", "survey=generic", "survey.bands=[g,r]", "data_gen.reference_band=r"]
+    words += [f"data_gen.tiles_dir={sky}", f"data_gen.reference={members}"]
+    ended = command("datagen", *words, "data_gen.image_size=96", "data_gen.tile_size=16")
+    assert ended.status == 3, ended.errors
+    assert "tile C failed: C_r.fits cannot be read" in ended.out + ended.errors
+    assert "Traceback" not in ended.errors
     assert len(hashes(sky.parent / "data" / "tiles")) == 2

@@ -1,14 +1,13 @@
-"""Labels of survey tiles: those of the simulator for its own tiles, and those of the rules."""
+"""Labels of survey tiles by the rules: members and circles at pixels, and what is not known."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from astropy import units
 from astropy.coordinates import SkyCoord
 from astropy.cosmology import FlatLambdaCDM
@@ -18,172 +17,16 @@ from astropy.wcs import WCS
 from omegaconf import DictConfig
 
 from conf.build import build_settings
-from datagen import pipeline
 from datagen.errors import ConfigError, DataFormatError
-from datagen.fields.datum import CellRules, cell_catalog, redshift_map
-from datagen.fields.format import read_catalog, read_clusters, read_file_data
-from datagen.fields.validate import validate_folder
-from datagen.tiles import labels
-from datagen.tiles.config import TilesConfig
-
-Datum = dict[str, Any]
-MakeConfig = Callable[..., TilesConfig]
-IMAGE, CELL, TILE = 96, 16, 216
-SCALE = 0.263
-
-
-def run(config: TilesConfig) -> list[Datum]:
-    """All images of a run, in the order of the files' names."""
-    pipeline.run(config)
-    validate_folder(Path(config.data_dir))
-    paths = sorted(Path(config.data_dir).glob("file_data/*.pt"))
-    return [datum for path in paths for datum in read_file_data(path)]
-
-
-def truth_of(datum: Datum, folder: Path) -> tuple[Table, Table]:
-    """Sources with pixels on an image, and clusters."""
-    tile, (row, column) = datum["meta"]["tile"], datum["meta"]["origin"]
-    sources = read_catalog(folder / tile / f"{tile}_sources.dat")
-    sources["X"], sources["Y"] = sources["X"] - column, sources["Y"] - row
-    return sources, read_clusters(folder / "truth_clusters.ecsv")
-
-
-def fresh_cells(data: list[Datum], shape: tuple[int, int] = (TILE, TILE)) -> list[torch.Tensor]:
-    """For each image the cells that no image before has shown, by looking at each of them."""
-    seen: set[tuple[str, int, int]] = set()
-    result = []
-    for datum in data:
-        row, column = datum["meta"]["origin"]
-        n = IMAGE // CELL
-        fresh = torch.ones(n, n, 1, 1)
-        for i in range(n):
-            for j in range(n):
-                place = (datum["meta"]["tile"], row + i * CELL, column + j * CELL)
-                fresh[i, j] = place not in seen
-                seen.add(place)
-        result.append(fresh)
-    n_cells = (shape[0] // CELL) * (shape[1] // CELL)
-    assert len(seen) == len({d["meta"]["tile"] for d in data}) * n_cells
-    return result
-
-
-def test_labels_and_pixels_are_those_of_the_simulator(
-    simulated: Path, make_config: MakeConfig
-) -> None:
-    data = run(make_config(simulated))
-    assert [tuple(d["meta"]["origin"]) for d in data[:4]] == [(0, 0), (0, 96), (0, 112), (96, 0)]
-    assert sum(int(d["tile_catalog"]["membership"].sum()) for d in data) > 5
-    rules = CellRules(CELL, ("r", "i"), "i", 100.0)
-    for datum, fresh in zip(data, fresh_cells(data), strict=True):
-        sources, clusters = truth_of(datum, simulated)
-        systems = labels._completed(clusters["CLUSTER_ID", "Z", "RICHNESS"], sources)
-        for key, value in cell_catalog(sources, (IMAGE, IMAGE), rules, systems).items():
-            wanted = value * fresh if key == "cell_weight" else value
-            assert torch.equal(datum["tile_catalog"][key], wanted), key
-        redshifts = redshift_map(sources, (IMAGE, IMAGE), "i", 604.0)
-        assert torch.equal(datum["redshift_map"], redshifts)
-        tile, (row, column) = datum["meta"]["tile"], datum["meta"]["origin"]
-        for image, band in zip(datum["images"], "ri", strict=True):
-            whole = fits.getdata(simulated / tile / f"{tile}_r0000p00_{band}_nobkg.fits")
-            np.testing.assert_array_equal(image, whole[row : row + IMAGE, column : column + IMAGE])
-
-
-def test_cells_tell_redshift_and_richness_of_the_brightest_members_system(
-    simulated: Path, make_config: MakeConfig
-) -> None:
-    n_told = 0
-    for datum in run(make_config(simulated)):
-        sources, clusters = truth_of(datum, simulated)
-        cells = datum["tile_catalog"]
-        for i, j in np.ndindex(6, 6):
-            inside = (np.floor((sources["Y"] + 0.5) / CELL) == i) & (
-                np.floor((sources["X"] + 0.5) / CELL) == j
-            )
-            members = sources[inside & (sources["MEM"] == 1) & (sources["FLUX_I"] >= 100)]
-            z, richness = 0.0, 0.0
-            if len(members):
-                brightest = members[np.argmax(members["FLUX_I"])]
-                system = clusters[clusters["CLUSTER_ID"] == brightest["CLUSTER_ID"]]
-                z, richness = brightest["Z"], system["RICHNESS"].sum()
-                n_told += len(system)
-            assert float(cells["cluster_redshift"][i, j]) == pytest.approx(z)
-            assert float(cells["cluster_richness"][i, j]) == pytest.approx(richness)
-    assert n_told >= 5
-
-
-def as_redmapper(folder: Path, path: Path) -> tuple[Path, Path]:
-    """Write the truth in the columns of redMaPPer: sure members, with sky positions only."""
-    tables = []
-    for tile in sorted(folder.glob("DES*")):
-        table = read_catalog(tile / f"{tile.name}_sources.dat")
-        tables.append(table[(table["MEM"] == 1) | (table["LABEL_WEIGHT"] == 0)])
-    rows = vstack(tables, metadata_conflicts="silent")
-    # A galaxy in the overlap of tiles is one row.
-    sky = np.round(np.stack([rows["RA"], rows["DEC"]]), 7)
-    rows = rows[np.sort(np.unique(sky, axis=1, return_index=True)[1])]
-    mags = np.full((len(rows), 5), 99.0)
-    mags[:, 2], mags[:, 3] = (30 - 2.5 * np.log10(rows[f"FLUX_{b}"]) for b in "RI")
-    members = Table({"MEM_MATCH_ID": rows["CLUSTER_ID"], "RA": rows["RA"], "DEC": rows["DEC"]})
-    members["P"], members["MAG"] = np.ones(len(rows)), mags
-    members.write(path / "members.fit", format="fits")
-    ids, first = np.unique(rows["CLUSTER_ID"], return_index=True)
-    clusters = Table({"MEM_MATCH_ID": ids, "Z_LAMBDA": rows["Z"][first]})
-    clusters["RA"], clusters["DEC"] = rows["RA"][first], rows["DEC"][first]
-    # Those that are to be ignored are poor systems.
-    clusters["LAMBDA_CHISQ"] = np.where(rows["MEM"][first] == 1, 30.0, 15.0)
-    clusters.write(path / "clusters.fit", format="fits")
-    return path / "members.fit", path / "clusters.fit"
-
-
-def test_a_members_table_labels_like_the_truth_that_it_repeats(
-    simulated: Path, make_config: MakeConfig, tmp_path: Path
-) -> None:
-    members, clusters = as_redmapper(simulated, tmp_path)
-    paths = {"reference": str(members), "clusters": str(clusters)}
-    truth = run(make_config(simulated))
-    ranges = {"richness_min": 20.0, "redshift_range": [0.5, 0.8]}
-    data = run(make_config(simulated, data_dir=str(tmp_path / "redmapper"), **paths, **ranges))
-    keys = ("membership", "n_members", "cell_weight", "cluster_redshift")
-    for found, wanted in zip(data, truth, strict=True):
-        for key in keys:
-            torch.testing.assert_close(
-                found["tile_catalog"][key], wanted["tile_catalog"][key], msg=key
-            )
-    # The ignored cells are those of the truth as well.
-    weights = torch.stack([d["tile_catalog"]["cell_weight"] for d in truth])
-    fresh = torch.stack(fresh_cells(truth))
-    assert bool(((weights == 0) & (fresh == 1)).any())
-
-
-@pytest.fixture
-def one_tile(tmp_path: Path, tile: Callable[..., Path]) -> Path:
-    """One turned tile of 150 x 203 px in g and r, with shear between its axes."""
-    turned = {"CD1_1": -5e-5, "CD1_2": 5.3e-5, "CD2_1": 5.2e-5, "CD2_2": 5.1e-5}
-    tile(tmp_path / "sky", "T", **turned)
-    return tmp_path / "sky"
-
-
-def settings_of(make: MakeConfig, folder: Path, reference: Path, **changes: object) -> TilesConfig:
-    survey = {"pattern": "{tile}/{tile}_{band}.fits", "bands": ["g", "r"], "pixel_scale": SCALE}
-    survey["calibrate"] = True
-    more = {"reference": str(reference), "reference_band": "r", "richness_min": 1.0, **changes}
-    return make(folder, survey, **more)
-
-
-def write_members(path: Path, wcs: WCS, rows: Sequence[Mapping[str, float]]) -> Path:
-    """Write members at pixels; each row may say x, y, p, id, z, mag and richness."""
-    base = {"p": 1.0, "id": 7, "z": 0.4, "mag": 20.0, "richness": 30.0}
-    table = Table(rows=[{**base, **row} for row in rows])
-    ra, dec = wcs.all_pix2world(table["x"], table["y"], 0)
-    names = {"p": "PMEM", "id": "MEM_MATCH_ID", "z": "Z", "mag": "MAG_R", "richness": "RICHNESS"}
-    members = Table({"RA": ra, "DEC": dec} | {new: table[old] for old, new in names.items()})
-    members.write(path, overwrite=True)
-    return path
-
-
-@pytest.fixture
-def wcs(one_tile: Path) -> WCS:
-    return WCS(fits.getheader(one_tile / "T" / "T_r.fits"))
+from tests.datagen.tiles.labelling import (
+    CELL,
+    IMAGE,
+    MakeConfig,
+    fresh_cells,
+    run,
+    settings_of,
+    write_members,
+)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -374,19 +217,6 @@ def test_members_of_unknown_magnitude_are_not_taken_for_background(
     cells = run(settings_of(make_config, one_tile, members))[0]["tile_catalog"]
     assert cells["membership"][0, :4, 0, 0].tolist() == [False, False, True, False]
     assert cells["cell_weight"][0, :4, 0, 0].tolist() == [0.0, 0.0, 1.0, 1.0]
-
-
-def test_ranges_hold_for_the_truth_as_well(
-    simulated: Path, make_config: MakeConfig, tmp_path: Path
-) -> None:
-    truth = run(make_config(simulated))
-    data = run(make_config(simulated, redshift_range=[0.1, 0.2], data_dir=str(tmp_path / "low")))
-    for found, wanted in zip(data, truth, strict=True):
-        cells, member = found["tile_catalog"], wanted["tile_catalog"]["membership"]
-        assert not cells["membership"].any()
-        assert not cells["cell_weight"][member].any()
-        others = wanted["tile_catalog"]["cell_weight"][~member]
-        assert torch.equal(cells["cell_weight"][~member], others)
 
 
 def test_circles_are_those_of_astropy(

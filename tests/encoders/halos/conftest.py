@@ -8,12 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from numpy.typing import NDArray
 from omegaconf import DictConfig
 
-from conf import schema
 from datagen.halos import format as files
 from encoders.training import train
 
@@ -94,18 +91,15 @@ Compose = Callable[..., DictConfig]
 
 
 @pytest.fixture(scope="session")
-def compose_halos(halos_dir: Path, tmp_path_factory: pytest.TempPathFactory, root: Path) -> Compose:
+def compose_halos(
+    halos_dir: Path, tmp_path_factory: pytest.TempPathFactory, composed: Compose
+) -> Compose:
     """Return a function that composes a small training in a folder of its own."""
 
-    def composed(*overrides: str) -> DictConfig:
-        schema.register()
-        GlobalHydra.instance().clear()
-        folder = tmp_path_factory.mktemp("run")
+    def small_training(*overrides: str) -> DictConfig:
         small = [
             "model=compact_reduced",
             f"data.data_dir={halos_dir}",
-            f"paths.log_dir={folder / 'logs'}",
-            f"paths.output_dir={folder / 'outputs'}",
             "trainer=cpu",
             "trainer.max_epochs=2",
             "trainer.enable_progress_bar=false",
@@ -116,10 +110,12 @@ def compose_halos(halos_dir: Path, tmp_path_factory: pytest.TempPathFactory, roo
         names = [override.split("=")[0] for override in overrides]
         if "model" not in names:
             small += ["model.network.encoder.channels=[4,8]", "model.network.n_hidden=16"]
-        with initialize_config_dir(str(root / "conf"), version_base="1.3"):
-            return compose("train", overrides=[*small, *overrides])
+        cfg = composed("train", *small, *overrides)
+        folder = tmp_path_factory.mktemp("run")
+        cfg.paths.log_dir, cfg.paths.output_dir = str(folder / "logs"), str(folder / "outputs")
+        return cfg
 
-    return composed
+    return small_training
 
 
 @pytest.fixture(scope="session")

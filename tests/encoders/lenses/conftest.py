@@ -9,12 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from numpy.typing import NDArray
 from omegaconf import DictConfig
 
-from conf import schema
 from datagen.lenses import format as files
 from encoders.training import train
 
@@ -132,19 +129,14 @@ Compose = Callable[..., DictConfig]
 
 @pytest.fixture(scope="session")
 def compose_lenses(
-    lenses_dir: Path, tmp_path_factory: pytest.TempPathFactory, root: Path
+    lenses_dir: Path, tmp_path_factory: pytest.TempPathFactory, composed: Compose
 ) -> Compose:
     """Return a function that composes a small training in a folder of its own."""
 
-    def composed(*overrides: str) -> DictConfig:
-        schema.register()
-        GlobalHydra.instance().clear()
-        folder = tmp_path_factory.mktemp("run")
+    def small_training(*overrides: str) -> DictConfig:
         small = [
             "model=plain_cnn",
             f"data.data_dir={lenses_dir}",
-            f"paths.log_dir={folder / 'logs'}",
-            f"paths.output_dir={folder / 'outputs'}",
             "trainer=cpu",
             "trainer.max_epochs=2",
             "trainer.enable_progress_bar=false",
@@ -153,10 +145,12 @@ def compose_lenses(
             "data.batch_size=16",
             "logger=none",
         ]
-        with initialize_config_dir(str(root / "conf"), version_base="1.3"):
-            return compose("train", overrides=[*small, *overrides])
+        cfg = composed("train", *small, *overrides)
+        folder = tmp_path_factory.mktemp("run")
+        cfg.paths.log_dir, cfg.paths.output_dir = str(folder / "logs"), str(folder / "outputs")
+        return cfg
 
-    return composed
+    return small_training
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ from lightning import LightningModule
 from torch import Tensor, nn
 
 from encoders.fields.normalize import normalize
+from inference.survey import plots
 from inference.survey.settings import PredictSettings
 
 CELL_PX = 16
@@ -106,6 +107,12 @@ def settings(tmp_path: Path) -> PredictSettings:
         merge_radius_arcmin=0.1,
         regions=False,
     )
+
+
+@pytest.fixture
+def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Evaluations draw nothing: pictures are most of their time."""
+    monkeypatch.setattr(plots, "write_plots", lambda *_: [])
 
 
 @pytest.fixture

@@ -13,10 +13,8 @@ from pathlib import Path
 
 import pytest
 from astropy.table import Table
-from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from conf import schema
 from datagen.errors import SkyfoldError
 from datagen.files import read_json
 from inference.engine import predict
@@ -43,10 +41,7 @@ def call(cwd: Path, words: list[str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(words, cwd=cwd, env=clean, capture_output=True, text=True, check=False)
 
 
-def composed(root: Path, primary: str, *overrides: str) -> DictConfig:
-    schema.register()
-    with initialize_config_dir(str(root / "conf"), version_base="1.3"):
-        return compose(primary, overrides=list(overrides))
+Compose = Callable[..., DictConfig]
 
 
 @pytest.fixture
@@ -63,7 +58,7 @@ def prepared(
     return tmp_path
 
 
-def test_two_ranks_give_the_bytes_of_one(root: Path, prepared: Path) -> None:
+def test_two_ranks_give_the_bytes_of_one(root: Path, prepared: Path, composed: Compose) -> None:
     """Two ranks share three tiles and a bad one; one rank does them alone."""
     (prepared / "data/survey/T1x").mkdir()
     (prepared / "data/survey/T1x/T1x_g.fits").write_bytes(b"")
@@ -75,7 +70,7 @@ def test_two_ranks_give_the_bytes_of_one(root: Path, prepared: Path) -> None:
     assert said.count("4 survey tiles to predict") == 1
     assert "GLOBAL_RANK" not in said
     assert "lightning" not in said.lower()
-    cfg = composed(root, "predict", *OURS, "predict.output_dir=one")
+    cfg = composed("predict", *OURS, "predict.output_dir=one")
     assert predict(cfg) == 3
     assert len(Table.read(prepared / "one" / "catalog.ecsv")) > 0
     assert contents(prepared / "two") == contents(prepared / "one")
@@ -85,12 +80,12 @@ def test_two_ranks_give_the_bytes_of_one(root: Path, prepared: Path) -> None:
 
 
 def test_evaluate_reads_what_predict_wrote(
-    root: Path, prepared: Path, capsys: pytest.CaptureFixture[str]
+    prepared: Path, composed: Compose, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert predict(composed(root, "predict", *OURS)) == 0
+    assert predict(composed("predict", *OURS)) == 0
     truth = Table({"CLUSTER_ID": [1], "RA": [200.0], "DEC": [50.0], "Z": [0.3], "RICHNESS": [30.0]})
     truth.write(prepared / "data" / "survey" / "truth_clusters.ecsv")
-    assert evaluate(composed(root, "evaluate", "evaluate.n_plots=1")) == 0
+    assert evaluate(composed("evaluate", "evaluate.n_plots=1")) == 0
     assert "completeness        all" in capsys.readouterr().out
     assert (prepared / "outputs" / "evaluation" / "tile_T0.png").is_file()
 
@@ -114,10 +109,10 @@ def test_evaluate_reads_what_predict_wrote(
     ],
 )
 def test_wrong_keys_are_explained(
-    root: Path, prepared: Path, arguments: list[str], message: str
+    prepared: Path, composed: Compose, arguments: list[str], message: str
 ) -> None:
     with pytest.raises(SkyfoldError) as caught:
-        predict(composed(root, "predict", *arguments))
+        predict(composed("predict", *arguments))
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 

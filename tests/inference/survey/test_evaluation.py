@@ -111,6 +111,7 @@ def test_completeness_and_purity_count_the_footprint(
     assert "evaluation.json" in text
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_poorer_clusters_may_count_for_purity_only(
     prediction: ScoreMap, evaluation: EvaluateSettings
 ) -> None:
@@ -119,6 +120,7 @@ def test_poorer_clusters_may_count_for_purity_only(
     assert (overall["completeness"], overall["purity"]) == ((2, 4), (3, 3))
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_cells_are_compared_where_source_catalogues_are(
     prediction: ScoreMap, evaluation: EvaluateSettings, tmp_path: Path
 ) -> None:
@@ -152,6 +154,7 @@ def neighbour(prediction: ScoreMap, tmp_path: Path, header: Callable[..., fits.H
     return scores
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_overlaps_of_survey_tiles_count_once(
     prediction: ScoreMap,
     neighbour: ScoreMap,
@@ -193,6 +196,7 @@ def test_a_damaged_catalogue_takes_one_line(
             evaluate_survey(evaluation)
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_no_candidates_give_zero_and_not_a_crash(
     prediction: ScoreMap, evaluation: EvaluateSettings
 ) -> None:
@@ -235,6 +239,7 @@ def test_a_range_of_what_is_not_there_is_named(
         evaluate_survey(evaluation)
 
 
+@pytest.mark.usefixtures("no_pictures")
 @pytest.mark.real_data
 @pytest.mark.parametrize("name", ["desY1a1", "sdss_redmapper"])
 def test_real_catalogues_are_found_where_the_scores_say_so(
@@ -270,6 +275,7 @@ def test_real_catalogues_are_found_where_the_scores_say_so(
     assert overall["purity"].value == 1
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_only_tiles_of_the_finished_run_count(
     prediction: ScoreMap, evaluation: EvaluateSettings, tmp_path: Path
 ) -> None:
@@ -290,6 +296,7 @@ def test_only_tiles_of_the_finished_run_count(
         evaluate_survey(settings)
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_candidates_may_match_systems_that_are_not_labelled(
     prediction: ScoreMap, evaluation: EvaluateSettings, tmp_path: Path
 ) -> None:
@@ -305,6 +312,7 @@ def test_candidates_may_match_systems_that_are_not_labelled(
     assert purity == [(2, 3), (3, 3)]
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_the_summary_leaves_empty_bins_out(
     prediction: ScoreMap, evaluation: EvaluateSettings
 ) -> None:
@@ -316,6 +324,7 @@ def test_the_summary_leaves_empty_bins_out(
     assert "10 <= score" not in text
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_clevar_gets_the_matches_and_the_masks(
     prediction: ScoreMap, evaluation: EvaluateSettings, tmp_path: Path
 ) -> None:

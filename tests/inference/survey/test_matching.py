@@ -114,12 +114,12 @@ def test_proximity_matches_are_the_closest_pairs_one_after_the_other(
     rng = np.random.default_rng(seed)
     a, b = (random_catalog(rng, count, *place) for count in n)
     here, there = (SkyCoord(c.ra, c.dec, unit="deg") for c in (a, b))
+    angles = here[:, None].separation(there[None]).rad
     cost = {}
     for i, j in sorted(brute_pairs(a, b, 6.0)):
         offset = float(abs(a.redshift[i] - b.redshift[j]))
         if window is None or offset <= window * (1 + b.redshift[j]):
-            angle = float(here[i].separation(there[j]).rad)
-            cost[i, j] = angle if preference == "angular_proximity" else offset
+            cost[i, j] = float(angles[i, j]) if preference == "angular_proximity" else offset
     pairs = multiple_match(a, b, 6.0, window)
     assert set(zip(pairs.first.tolist(), pairs.second.tolist(), strict=True)) == set(cost)
     partner = cross_match(a, b, pairs, preference)

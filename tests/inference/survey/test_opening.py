@@ -23,7 +23,7 @@ from inference.survey.records import OutputPaths
 from inference.survey.windows import WindowPlan, WindowShape
 
 WINDOWS = WindowShape(64, 32, 16, 16, 16)
-SHAPE = (200, 330)
+SHAPE = (200, 170)
 N_BANDS = 2
 
 

@@ -82,14 +82,10 @@ def truth(tmp_path: Path) -> Callable[..., None]:
 
 @pytest.fixture
 def settings(tmp_path: Path, composed: Callable[..., DictConfig]) -> EvaluateSettings:
-    overrides = [
-        f"evaluate.prediction_dir={tmp_path / 'out'}",
-        f"evaluate.output_dir={tmp_path / 'evaluation'}",
-        f"evaluate.reference={tmp_path / 'truth.ecsv'}",
-        "evaluate.match_radius_arcmin=0.5",
-        "evaluate.n_plots=0",
-    ]
-    found: EvaluateSettings = build_settings(composed("evaluate", *overrides).evaluate, "evaluate")
+    node = composed("evaluate").evaluate
+    node.update(prediction_dir=str(tmp_path / "out"), output_dir=str(tmp_path / "evaluation"))
+    node.update(reference=str(tmp_path / "truth.ecsv"), match_radius_arcmin=0.5, n_plots=0)
+    found: EvaluateSettings = build_settings(node, "evaluate")
     return found
 
 
@@ -202,6 +198,7 @@ def test_without_heads_there_is_no_word_about_them(
             evaluate_survey(dataclasses.replace(settings, **change))
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_redshifts_decide_who_matches_whom(
     predicted: Callable[..., ScoreMap],
     truth: Callable[..., None],
@@ -226,6 +223,7 @@ def test_redshifts_decide_who_matches_whom(
         dataclasses.replace(settings, redshift_window=0.0)
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_a_reference_without_redshifts_is_named(
     predicted: Callable[..., ScoreMap],
     truth: Callable[..., None],
@@ -242,6 +240,7 @@ def test_a_reference_without_redshifts_is_named(
         evaluate_survey(closest)
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_an_empty_reference_is_an_error_and_one_elsewhere_a_warning(
     predicted: Callable[..., ScoreMap],
     truth: Callable[..., None],

@@ -44,7 +44,7 @@ from inference.survey.windows import WindowPlan, WindowShape
 
 SHA = "a" * 64
 WINDOWS = WindowShape(32, 16, 8, 8, 8)
-PIECES = {"rows": (1, 0), "strips": (5, 0), "squares": (7, 11)}
+PIECES = {"rows": (1, 0), "strips": (5, 0), "squares": (13, 19)}
 READERS = {
     "plain": MappedPixels,
     "rows": RowPixels,
@@ -111,12 +111,12 @@ def kinds_of(reader: StreamingReader) -> list[type]:
 
 @examples(
     deadline=None,
-    max_examples=12,
+    max_examples=8,
     phases=[Phase.generate],
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(
-    shape=st.tuples(st.integers(20, 90), st.integers(20, 90)),
+    shape=st.tuples(st.integers(20, 70), st.integers(20, 70)),
     seed=st.integers(0, 99),
     dtype=st.sampled_from([np.float32, np.int16, np.float64]),
     zero_point=st.sampled_from([29.0, 30.0]),
@@ -163,7 +163,7 @@ def tiles(tmp_path: Path, tile: Callable[..., Path]) -> Callable[[str], Path]:
     def make(kind: str) -> Path:
         folder = tmp_path / kind
         for number in range(3):
-            tile(tmp_path / "simple", f"T{number}", (300, 203), seed=number, ra=10 + 0.01 * number)
+            tile(tmp_path / "simple", f"T{number}", (300, 120), seed=number, ra=10 + 0.01 * number)
         for path in (tmp_path / "simple").glob("*/*.fits"):
             with fits.open(path) as hdus:
                 image = np.array(hdus[0].data, np.float32)
@@ -293,7 +293,7 @@ def test_damage_in_the_middle_fails_that_survey_tile_alone(
     assert failed["reason"][0].startswith(f"{name}_r.fits cannot be read; it is damaged")
     assert {path.stem for path in out.glob("scores/*")} == {"T0", "T1", "T2"} - {name}
     # Some of its windows had been read before.
-    assert len(started) > 2 * 12
+    assert len(started) > 2 * 6  # batches of a whole survey tile
     assert all(not w._open for w in writers)
 
 
