@@ -78,7 +78,7 @@ class Scale:
     def __init__(self, stretched: Tensor) -> None:
         self.low = math.asinh(BLACK)
         self.high = float(
-            stretched.flatten()[:: max(1, stretched.numel() // 10**7)].quantile(WHITE)
+            stretched.flatten()[:: max(1, stretched.numel() // 10**6)].quantile(WHITE)
         )
 
     def bytes(self, stretched: Tensor) -> Bytes:

@@ -51,10 +51,7 @@ def train(cfg: DictConfig) -> dict[str, float]:
     check_writable(folder)
     limits = {name: cfg.trainer.get(name) for name in ("max_steps", "max_epochs")}
     resumed = None if cfg.ckpt_path is None else check_resumable(Path(cfg.ckpt_path), limits)
-    quiet_lightning()
-    keep_freed_memory()
-    # Workers are seeded by their loaders; the environment is left as it is.
-    seed_everything(cfg.seed, verbose=False)
+    _begin(cfg.seed)
     datamodule: LightningDataModule = build(cfg.data)
     if resumed is not None and hasattr(datamodule, "reuse_splits"):
         datamodule.reuse_splits(resumed.get("card") or {})
@@ -84,6 +81,14 @@ def train(cfg: DictConfig) -> dict[str, float]:
     if not trainer.is_global_zero:
         return {}
     return metrics | (test(cfg, trainer, model, datamodule) if cfg.test else {})
+
+
+def _begin(seed: int) -> None:
+    """Prepare the process."""
+    quiet_lightning()
+    keep_freed_memory()
+    # Workers are seeded by their loaders; the environment is left as it is.
+    seed_everything(seed, verbose=False)
 
 
 def _check_start(cfg: DictConfig) -> None:

@@ -73,7 +73,7 @@ def test_quick_answers_of_installed_commands(root: Path, tmp_path: Path, name: s
 def test_help_lists_groups_with_their_choices(root: Path, tmp_path: Path) -> None:
     said = call(root, "train.py", "model=none", "--help", cwd=tmp_path).stdout
     assert said.startswith("Trains an encoder.\n\nusage: train.py [group=choice ...]")
-    assert "model       membership       of compact_convnext, compact_e2cnn, " in said
+    assert "model       membership       of byol, compact_convnext, compact_e2cnn, " in said
     assert "lens        fair (data=lenses_online) of fair, " in said
     assert "logger      tensorboard      of csv, none, tensorboard\n" in said
     said = call(root, "datagen/run.py", "--help", cwd=tmp_path).stdout
