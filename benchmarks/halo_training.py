@@ -1,11 +1,13 @@
 """Which of the ways to train an encoder of halos tells most of sigma/m, for how much CPU time.
 
-Usage: python benchmarks/halo_training.py [--folder demo/halos] [--epochs 60] [--seeds 3]
+Usage: python benchmarks/halo_training.py [--folder demo/halos] [--epochs 30] [--seeds 3]
+       [--ablation-seeds 3]
 
 Rows: LDA on radial profiles, the reference recipe (its 150 epochs, and as many as our CPU time
 allows), ours, and ours without each of its parts. All are trained on the same halos of suite a, and
 predict maps of other halos, all unseen: the same suite, cross-sections between those of the
-training, other feedback, heavier halos, noise. What is missing is simulated. Columns: CPU-seconds
+training, other feedback, heavier halos, noise. What is missing is simulated; rows of trainings that
+are done are read from `<folder>/runs`. Columns: CPU-seconds
 of a training; accuracy of the four classes, rmse [dex] and coverage of the 68 % intervals among
 unseen halos; mean error [dex] at 0.2 cm2/g; rmse [dex] with other feedback; area under
 the ROC curve of noise and of the heavier halos; share of maps that are flagged as unlike those of
@@ -15,8 +17,10 @@ the training, at cross-sections of the training and between them.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import resource
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -48,18 +52,26 @@ SUITES = {
 }
 COLUMNS = ("accuracy", "rmse", "cover", "0.2", "agn", "noise", "b", "flagged", "between")
 REFERENCE_EPOCHS = 150
+# Of a run: what became of it.
+DONE = "row.json"
 OURS = ["model=compact_polar"]
 REFERENCE = ["model=compact_reduced", "recipe=reference", "model.network.encoder.padding=1"]
 # What is taken from ours, one at a time.
 WITHOUT = {
     "compactness": ["model.loss.cclp=0"],
     "mean over maps": ["model.loss.per_row=false", "model.loss.cclp=2.2"],
-    "places on the axis": ["model.loss.distance=0", "model.loss.regression=1"],
+    "medians on the axis": ["model.loss.distance=0"],
+    "regression": ["model.loss.regression=0"],
     "ordered latents": ["model.bottleneck=none"],
-    "augmentation": ["model.augment.turns=false", "model.augment.flips=false"],
+    "waves": ["model.network.encoder.n_waves=0"],
     "log10": ["data.transform=max"],
     "schedule": ["model.scheduler=null"],
     "log-polar maps": ["model=compact_reduced", "model.network.encoder.padding=1"],
+    "log-polar maps, exact turns": [
+        "model=compact_reduced",
+        "model.network.encoder.padding=1",
+        "model.augment.exact=false",
+    ],
 }
 
 
@@ -74,6 +86,7 @@ class Budget:
         epochs: Of our trainings.
         reference_epochs: Of the reference recipe.
         seeds: Trainings of each kind.
+        ablation_seeds: The same for ours without one of its parts.
         n_jobs: Processes that simulate.
     """
 
@@ -83,6 +96,7 @@ class Budget:
     epochs: int
     reference_epochs: int
     seeds: int
+    ablation_seeds: int
     n_jobs: int
 
 
@@ -92,9 +106,10 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("demo/halos"))
     parser.add_argument("--n-files", type=int, default=10, help="of suite a, 20 halos each")
     parser.add_argument("--side", type=int, default=50, help="of a map of 2 Mpc [px]")
-    parser.add_argument("--epochs", type=int, default=60, help="of our trainings")
+    parser.add_argument("--epochs", type=int, default=30, help="of our trainings")
     parser.add_argument("--reference-epochs", type=int, default=REFERENCE_EPOCHS)
     parser.add_argument("--seeds", type=int, default=3, help="trainings of each kind")
+    parser.add_argument("--ablation-seeds", type=int, default=3, help="of ours without each part")
     parser.add_argument("--n-jobs", type=int, default=1, help="processes that simulate")
     budget = Budget(**vars(parser.parse_args()))
     simulate(budget)
@@ -105,8 +120,9 @@ def main() -> None:
     reference = measure("reference", REFERENCE, budget.reference_epochs, budget)
     fair = max(1, round(budget.reference_epochs * ours / reference))
     measure("reference, our CPU time", REFERENCE, min(fair, budget.reference_epochs), budget)
+    few = dataclasses.replace(budget, seeds=budget.ablation_seeds)
     for name, changes in WITHOUT.items():
-        measure(f"ours without {name}", [*OURS, *changes], budget.epochs, budget)
+        measure(f"without {name}", [*OURS, *changes], budget.epochs, few)
 
 
 def simulate(budget: Budget) -> None:
@@ -145,13 +161,28 @@ def measure(name: str, overrides: Sequence[str], epochs: int, budget: Budget) ->
     spent, rows = [], []
     for seed in range(budget.seeds):
         folder = budget.folder.absolute() / "runs" / f"{name.replace(' ', '_')}_{epochs}_{seed}"
-        before = cpu_seconds()
-        train(folder, overrides, epochs, seed, budget)
-        spent.append(cpu_seconds() - before)
-        rows.append(figures_of(predict(folder, budget)))
+        seconds, row = once(folder, overrides, epochs, seed, budget)
+        spent.append(seconds)
+        rows.append(row)
     print(f"{name:34} {epochs:6d} {np.mean(spent):6.0f} +- {spread(spent):3.0f}", end=" ")
     print(*(_pair([row[key] for row in rows]) for key in COLUMNS), flush=True)
     return float(np.mean(spent))
+
+
+def once(
+    folder: Path, overrides: Sequence[str], epochs: int, seed: int, budget: Budget
+) -> tuple[float, dict[str, float]]:
+    """Train and predict, or read what was found before; return CPU-seconds and figures."""
+    done = folder / DONE
+    if not done.exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        before = cpu_seconds()
+        train(folder, overrides, epochs, seed, budget)
+        seconds = cpu_seconds() - before
+        row = figures_of(predict(folder, budget))
+        done.write_text(json.dumps({"seconds": seconds, "figures": row}))
+    found = json.loads(done.read_text())
+    return found["seconds"], found["figures"]
 
 
 def train(folder: Path, overrides: Sequence[str], epochs: int, seed: int, budget: Budget) -> None:

@@ -194,7 +194,14 @@ def turning(angle: Tensor, is_mirrored: Tensor) -> Tensor:
 
 
 def randomly_turned(
-    images: Tensor, seed: int, epoch: int, index: Tensor, *, turns: bool, flips: bool
+    images: Tensor,
+    seed: int,
+    epoch: int,
+    index: Tensor,
+    *,
+    turns: bool,
+    flips: bool,
+    exact: bool = False,
 ) -> Tensor:
     """Turn and mirror images by chance; (seed, epoch, index) decides, nothing else.
 
@@ -205,14 +212,19 @@ def randomly_turned(
         index: Numbers of the images (B,), int64.
         turns: Whether images are turned, by any angle.
         flips: Whether half of them are mirrored.
+        exact: Whether turns are by quarters only. They take pixels to pixels, where interpolation
+            blurs.
 
     Returns:
         (B, C, H, H).
     """
     if not (turns or flips):
         return images
-    angle = 2.0 * math.pi * random_fractions(seed, epoch, index, "angle") * turns
+    share = random_fractions(seed, epoch, index, "angle") * turns
     is_mirrored = random_fractions(seed, epoch, index, "mirror") < 0.5 * flips
+    if exact:
+        return apply_symmetries(images, (4.0 * share).long() + 4 * is_mirrored)
+    angle = 2.0 * math.pi * share
     return turn(images, angle, is_mirrored)
 
 

@@ -113,7 +113,7 @@ def _shift(
 ) -> float:
     """Return how much wider intervals must be; the few numbers of a likelihood cost little."""
     known = np.isfinite(targets)
-    low, _, high = quantiles(likelihood.log(first[known])).T
+    low, _, high = quantiles(likelihood.log_posterior(first[known])).T
     return quantile_shift(targets[known], low, high, clusters[known], level)
 
 

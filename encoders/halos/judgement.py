@@ -64,7 +64,7 @@ class Trio:
         assert self.judge.likelihood is not None
         below = [0.5 * (1.0 - level) for level in levels]
         both = [*below, *(1.0 - share for share in below)]
-        found = quantiles(self.judge.likelihood.log(first), both).T
+        found = quantiles(self.judge.likelihood.log_posterior(first), both).T
         return found[: len(below)], found[len(below) :]
 
 
@@ -99,7 +99,9 @@ def judge(trio: Trio) -> Judged:
     sample, likelihood = trio.tested, trio.judge.likelihood
     found = np.full((len(sample), 3), np.nan)
     if trio.scale is not None and likelihood is not None:
-        found = trio.scale.inverse(interval(likelihood.log(sample.z[:, 0]), trio.judge.shift))
+        found = trio.scale.inverse(
+            interval(likelihood.log_posterior(sample.z[:, 0]), trio.judge.shift)
+        )
     novelty = trio.judge.score(_views(sample.answers)).numpy()
     overlaps = group_overlaps(sample, trio.trained)
     return Judged(found[:, 1], found[:, 0], found[:, 2], novelty, trio.judge.threshold, overlaps)

@@ -79,6 +79,20 @@ class Likelihood:
         mean, width = self._mean(places), np.exp(self._interpolated(np.log(self.widths), places))
         return np.asarray(-0.5 * ((first[:, None] - mean) / width) ** 2 - np.log(width))
 
+    def log_prior(self) -> Numbers:
+        """Return ln p(t) on the grid, up to a constant (G,).
+
+        t lies between any two neighbouring known cross-sections equally likely, as the classes are,
+        and evenly there; beyond the last ones as within their gap. What stands for no
+        cross-section, a convention, so hardly changes what is found of others.
+        """
+        gaps = np.searchsorted(self.places, grid()).clip(1, len(self.places) - 1) - 1
+        return np.asarray(-np.log(np.diff(self.places)[gaps]))
+
+    def log_posterior(self, first: Numbers) -> Numbers:
+        """Return ln p(t | z_0) on the grid, up to a constant, for z_0 (n,): (n, G)."""
+        return self.log(first) + self.log_prior()
+
     def _interpolated(self, values: Numbers, places: Numbers) -> Numbers:
         return np.asarray(np.interp(places, self.places, values))
 
@@ -110,17 +124,17 @@ def refits(first: Numbers, targets: Numbers, clusters: NDArray[np.int64]) -> tup
     return tuple(Likelihood.fit(first, targets, one[place.reshape(-1)]) for one in weights)
 
 
-def quantiles(log_likelihood: Numbers, levels: Sequence[float] = LEVELS) -> Numbers:
-    """Return quantiles of t, whose prior is flat on the grid.
+def quantiles(log_posterior: Numbers, levels: Sequence[float] = LEVELS) -> Numbers:
+    """Return quantiles of t.
 
     Args:
-        log_likelihood: On the grid (n, G).
+        log_posterior: On the grid, up to a constant (n, G).
         levels: In (0, 1) (L,).
 
     Returns:
         (n, L).
     """
-    density = np.exp(log_likelihood - log_likelihood.max(axis=1, keepdims=True))
+    density = np.exp(log_posterior - log_posterior.max(axis=1, keepdims=True))
     steps = 0.5 * (density[:, 1:] + density[:, :-1])
     below = np.concatenate([np.zeros((len(density), 1)), np.cumsum(steps, axis=1)], axis=1)
     places = grid()
@@ -128,15 +142,15 @@ def quantiles(log_likelihood: Numbers, levels: Sequence[float] = LEVELS) -> Numb
     return np.array(found).reshape(len(density), len(levels))
 
 
-def interval(log_likelihood: Numbers, shift: float) -> Numbers:
+def interval(log_posterior: Numbers, shift: float) -> Numbers:
     """Return lower end, median and upper end of t (n, 3).
 
     Args:
-        log_likelihood: On the grid (n, G).
+        log_posterior: On the grid, up to a constant (n, G).
         shift: By how much to widen the quantiles, see `conformal.quantile_shift`; inf gives the
             whole axis.
     """
-    low, middle, high = quantiles(log_likelihood).T
+    low, middle, high = quantiles(log_posterior).T
     low, high = shifted(low, high, shift)
     low, high = np.maximum(low, -MARGIN), np.minimum(high, 1.0 + MARGIN)
     return np.stack((low, np.clip(middle, low, high), high), axis=1)

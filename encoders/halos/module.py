@@ -56,8 +56,8 @@ class HaloModule(LightningModule):
         loss: See `Objective`.
         optimizer: `_target_` and options of the optimiser.
         scheduler: `_target_` and options of a schedule; None keeps the learning rate.
-        augment: `turns` (by any angle) and `flips` of training maps, and `seed`, which also seeds
-            the bottleneck and dropout.
+        augment: `turns` (by any angle, or if `exact` by quarters) and `flips` of training maps, and
+            `seed`, which also seeds the bottleneck and dropout.
         bottleneck: How many latents the head sees in training is drawn for each `sample`, each
             `batch`, or not at all (`none`).
         judge: See `JudgeSettings`.
@@ -291,8 +291,8 @@ class HaloModule(LightningModule):
         self.log_dict(tensors, sync_dist=True)
 
 
-def _augmentation(turns: bool, flips: bool, seed: int) -> tuple[int, dict[str, bool]]:
-    return int(seed), {"turns": bool(turns), "flips": bool(flips)}
+def _augmentation(turns: bool, flips: bool, exact: bool, seed: int) -> tuple[int, dict[str, bool]]:
+    return int(seed), {"turns": bool(turns), "flips": bool(flips), "exact": bool(exact)}
 
 
 def _checked_bottleneck(word: str) -> str:

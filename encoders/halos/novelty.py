@@ -2,14 +2,13 @@
 
 Two distances, each on several views of a map (features before the latent space, the latent itself):
 that to the nearest class in units of its scatter, which sees shifts along any axis, and that to the
-k-th nearest training map, which sees gaps between them. Each is compared with the training maps'
-own distances, those to neighbours only to maps of other clusters, as a new cluster's are; the most
-striking one counts.
+k-th nearest training map, which sees gaps between them. Each is compared with the distances that
+maps of other clusters have; the most striking one counts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -21,6 +20,8 @@ from encoders.statistics import MAD_TO_SIGMA
 # Maps whose distances are computed at once.
 BLOCK = 1024
 TINY = 1e-12
+# Parts of the training maps whose usual distances the other parts tell.
+N_FOLDS = 5
 
 
 @dataclass(frozen=True)
@@ -47,8 +48,8 @@ class ClassDistance:
         values, vectors = torch.linalg.eigh(covariance)
         return cls(means, vectors / values.clamp_min(TINY).sqrt())
 
-    def distance(self, features: Tensor, is_training: bool = False) -> Tensor:
-        """Return the distances of maps (n, D), of training maps alike (n,)."""
+    def distance(self, features: Tensor) -> Tensor:
+        """Return the distances of maps (n, D), (n,)."""
         white, centres = features @ self.whitening, self.means @ self.whitening
         return torch.cdist(white, centres).amin(dim=1)
 
@@ -61,41 +62,30 @@ class NeighbourDistance:
 
     Args:
         bank: Training maps, scaled (n, D).
-        clusters: Clusters of the training maps (n,).
         scale: Standard deviations of the axes (D,).
         k: Which neighbour.
     """
 
     bank: Tensor
-    clusters: Tensor
     scale: Tensor
     k: int
 
     @classmethod
-    def fit(cls, features: Tensor, clusters: Tensor, k: int) -> NeighbourDistance:
-        """Keep training maps (n, D) of clusters (n,); a single cluster counts map by map."""
-        counts = torch.unique(clusters, return_counts=True)[1]
-        if len(counts) < 2:
-            clusters, counts = torch.arange(len(features)).to(clusters), torch.ones(1)
-        scale = features.std(dim=0).clamp_min(TINY)
-        return cls(features / scale, clusters, scale, min(k, len(features) - int(counts.max())))
+    def fit(cls, features: Tensor, k: int) -> NeighbourDistance:
+        """Keep training maps (n, D)."""
+        scale = features.std(dim=0, correction=0).clamp_min(TINY)
+        return cls(features / scale, scale, min(k, len(features)))
 
-    def distance(self, features: Tensor, is_training: bool = False) -> Tensor:
-        """Return the distances of maps (n,).
-
-        Args:
-            features: Of the maps (n, D).
-            is_training: They are the training maps, in their order; maps of their own cluster do
-                not count.
-        """
-        found = []
-        for first, block in enumerate(torch.split(features / self.scale, BLOCK)):
-            away = torch.cdist(block, self.bank)
-            if is_training:
-                own = self.clusters[first * BLOCK :][: len(block)]
-                away[own[:, None] == self.clusters] = torch.inf
-            found.append(away.kthvalue(self.k, dim=1).values)
+    def distance(self, features: Tensor) -> Tensor:
+        """Return the distances of maps (n, D), (n,)."""
+        blocks = torch.split(features / self.scale, BLOCK)
+        found = [torch.cdist(block, self.bank).kthvalue(self.k, dim=1).values for block in blocks]
         return torch.cat(found)
+
+
+Measure = ClassDistance | NeighbourDistance
+# Learns a distance from the maps (n, D) that a mask (n,) chooses.
+Make = Callable[[Tensor, Tensor], Measure]
 
 
 @dataclass(frozen=True)
@@ -105,21 +95,36 @@ class Gauge:
     Args:
         view: Name of the view.
         measure: The distance.
-        middle: Median of its logarithm over the training maps.
+        middle: Median of its logarithm over maps of clusters that it does not know.
         spread: Scatter of the logarithm around it.
     """
 
     view: str
-    measure: ClassDistance | NeighbourDistance
+    measure: Measure
     middle: float
     spread: float
 
     @classmethod
-    def fit(cls, view: str, features: Tensor, measure: ClassDistance | NeighbourDistance) -> Gauge:
-        """Learn what is usual from training maps (n, D)."""
-        logs = measure.distance(features, is_training=True).clamp_min(TINY).log()
+    def fit(cls, view: str, features: Tensor, make: Make, folds: Tensor) -> Gauge:
+        """Learn a distance, and from all parts but one each what is usual for the maps of that one.
+
+        The maps that a distance has learned from are nearer than those of new clusters: with as
+        many axes as maps, much nearer.
+
+        Args:
+            view: Name of the view.
+            features: Training maps (n, D).
+            make: Learns the distance from some maps, given as a mask (n,).
+            folds: Number of the part of each map, whole clusters (n,).
+        """
+        logs = torch.zeros(len(features), dtype=features.dtype)
+        for number in torch.unique(folds):
+            is_new = folds == number
+            away = make(features, ~is_new).distance(features[is_new])
+            logs[is_new] = away.clamp_min(TINY).log()
         middle = logs.median()
         spread = MAD_TO_SIGMA * (logs - middle).abs().median()
+        measure = make(features, torch.ones_like(folds, dtype=torch.bool))
         return cls(view, measure, float(middle), max(float(spread), TINY))
 
     def score(self, features: Tensor) -> Tensor:
@@ -148,18 +153,28 @@ class Novelty:
             clusters: Their clusters (n,), int64, others for other initial conditions.
             k: Which neighbour counts.
         """
-        gauges = []
-        for view, features in views.items():
-            for measure in (
-                ClassDistance.fit(features, classes),
-                NeighbourDistance.fit(features, clusters, k),
-            ):
-                gauges.append(Gauge.fit(view, features, measure))
+
+        def by_class(features: Tensor, chosen: Tensor) -> Measure:
+            return ClassDistance.fit(features[chosen], classes[chosen])
+
+        def by_neighbour(features: Tensor, chosen: Tensor) -> Measure:
+            return NeighbourDistance.fit(features[chosen], k)
+
+        folds = cluster_folds(clusters)
+        makes = (by_class, by_neighbour)
+        gauges = [Gauge.fit(view, features, make, folds)
+                  for view, features in views.items() for make in makes]  # fmt: skip
         return cls(tuple(gauges))
 
     def score(self, views: Mapping[str, Tensor]) -> Tensor:
         """Return how striking maps are, about 0 for usual ones (n,)."""
         return torch.stack([g.score(views[g.view]) for g in self.gauges]).amax(dim=0)
+
+
+def cluster_folds(clusters: Tensor) -> Tensor:
+    """Deal clusters (n,) to parts, (n,); the maps of a single one are dealt themselves."""
+    names, number = torch.unique(clusters, return_inverse=True)
+    return (number if len(names) > 1 else torch.arange(len(clusters))) % N_FOLDS
 
 
 def novelty_threshold(scores: Tensor, clusters: Tensor, false_alarms: float) -> float:

@@ -1,9 +1,8 @@
-"""An encoder of log-polar maps, which turns of a map only shift."""
+"""An encoder of log-polar maps whose answer turns and mirrors of a map leave as it is."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -12,27 +11,31 @@ from datagen.errors import ConfigError
 from encoders.halos.network import Encoder
 from encoders.polar import unwrap
 
-# Kernel along radius and along azimuth [points].
-KERNEL = (3, 5)
+# Azimuths for which quarter turns of a map take points of a circle to its points.
+QUARTERS = 4
 
 
 class PolarEncoder(Encoder):
-    """Convolutions on circles about the centre of a map, whose radii grow by a constant factor.
+    """Waves along circles about the centre of a map, whose radii grow by a constant factor.
 
-    A turn shifts the circles, for which convolutions are padded in a circle; the mean over azimuth
-    forgets the shift, but for what halving the azimuths leaves of it. What is left are channels at
-    some radii: a profile.
+    The mean over a circle and the amplitudes of waves with m = 1 to M periods,
+
+    `a_m(r) = |1 / n sum_k map(r, 2 pi k / n) exp(-2 pi i m k / n)|`,
+
+    do not know how a map is turned or mirrored. a_0 is the profile of a halo, a_2 its ellipticity,
+    which self-interaction takes from the core; others see what is off the centre. Each is brought
+    to mean 0 and deviation 1 over the training maps.
 
     Args:
         in_channels: Channels of the maps.
         side: Side of the maps [px].
         n_radii: Circles, from `inner` to the largest that fits.
-        n_azimuths: Points on a circle.
+        n_azimuths: n, points on a circle, a multiple of 4.
         inner: Radius of the smallest circle [px].
-        channels: Of the convolutions; after each both axes are halved.
+        n_waves: M, below n / 2; 0 leaves the profile.
 
     Raises:
-        ConfigError: The axes cannot be halved so often, or `inner` is out of range.
+        ConfigError: A number is out of range.
     """
 
     radii: Tensor
@@ -44,59 +47,49 @@ class PolarEncoder(Encoder):
         n_radii: int,
         n_azimuths: int,
         inner: float,
-        channels: Sequence[int],
+        n_waves: int,
     ) -> None:
         super().__init__()
-        outer, step = (side - 1) / 2, 2 ** len(channels)
+        outer = (side - 1) / 2
         if not 0 < inner < outer:
             raise ConfigError(
                 f"expected 0 < inner < {outer:g} px for maps of {side} px, but got inner = {inner}",
                 inner,
             )
-        if n_radii % step or n_azimuths % step or min(n_radii, n_azimuths) < step:
+        if n_radii < 2 or n_azimuths < QUARTERS or n_azimuths % QUARTERS:
             raise ConfigError(
-                f"expected n_radii and n_azimuths to be multiples of {step} for {len(channels)} "
-                f"halvings, but got n_radii = {n_radii}, n_azimuths = {n_azimuths}",
+                f"expected n_radii >= 2 and n_azimuths to be a multiple of {QUARTERS}, but got "
+                f"n_radii = {n_radii}, n_azimuths = {n_azimuths}",
                 (n_radii, n_azimuths),
-                step,
             )
-        self.middle, self.n_azimuths = outer, n_azimuths
+        if not 0 <= n_waves < n_azimuths / 2:
+            raise ConfigError(
+                f"expected 0 <= n_waves < {n_azimuths // 2}, half of n_azimuths, but got n_waves = "
+                f"{n_waves}",
+                n_waves,
+            )
+        self.middle, self.n_azimuths, self.n_waves = outer, n_azimuths, n_waves
         radii = torch.logspace(math.log10(inner), math.log10(outer), n_radii)
         # The last one may else lie a rounding outside of the map.
         self.register_buffer("radii", radii.clamp_max(outer), persistent=False)
-        layers: list[nn.Module] = []
-        n = in_channels
-        for n_out in channels:
-            layers += [CircularConv(n, n_out), nn.AvgPool2d(2)]
-            n = n_out
-        self.layers = nn.Sequential(*layers)
-        self.n_features = n * (n_radii // step)
+        self.n_features = in_channels * n_radii * (n_waves + 1)
+        self.norm = nn.BatchNorm1d(self.n_features, affine=False)
 
     def forward(self, maps: Tensor) -> Tensor:
         """Return (B, n_features)."""
         n = len(maps)
         centre = maps.new_full((n, 2), self.middle)
         circles = unwrap(maps, centre, self.radii.expand(n, -1), self.n_azimuths)
-        features: Tensor = self.layers(circles).mean(dim=3).flatten(1)
+        features: Tensor = self.norm(amplitudes(circles, self.n_waves).flatten(1))
         return features
 
 
-class CircularConv(nn.Module):
-    """Convolution on (radius, azimuth), batch normalisation, SiLU; azimuths have no end.
+def amplitudes(circles: Tensor, n_waves: int) -> Tensor:
+    """Return the mean of circles and the amplitudes of waves along them (..., n_waves + 1).
 
     Args:
-        n_in: Input channels.
-        n_out: Output channels.
+        circles: Values at equal steps of azimuth (..., n), n > 2 n_waves.
+        n_waves: Largest number of periods.
     """
-
-    def __init__(self, n_in: int, n_out: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(n_in, n_out, KERNEL, bias=False)
-        self.norm = nn.BatchNorm2d(n_out)
-
-    def forward(self, circles: Tensor) -> Tensor:
-        """Return (B, n_out, R, A) for (B, n_in, R, A)."""
-        rows, columns = (k // 2 for k in KERNEL)
-        around = nn.functional.pad(circles, (columns, columns, 0, 0), mode="circular")
-        padded = nn.functional.pad(around, (0, 0, rows, rows), mode="replicate")
-        return nn.functional.silu(self.norm(self.conv(padded)))
+    waves = torch.fft.rfft(circles.float(), dim=-1, norm="forward")[..., : n_waves + 1]
+    return torch.cat((waves[..., :1].real, waves[..., 1:].abs()), dim=-1)

@@ -6,13 +6,16 @@ import torch
 from torch import Tensor
 
 N_RINGS = 8
+# Least scatter that is told from none [deviations of the transformed pixels].
+LEAST = 1e-4
 
 
 def ring_view(maps: Tensor) -> Tensor:
-    """Return mean, scatter and roughness of rings about the centre of maps.
+    """Return mean, and logarithms of scatter and roughness, of rings about the centre of maps.
 
     An encoder that was trained on halos may see one in noise; its pixels tell the difference. The
-    roughness is the rms difference between neighbours in a row.
+    roughness is the rms difference between neighbours in a row. Logarithms make little noise as
+    striking as much noise.
 
     Args:
         maps: Transformed (B, C, H, H).
@@ -27,8 +30,8 @@ def ring_view(maps: Tensor) -> Tensor:
     mean, square, difference = (
         plane.flatten(2) @ rings.T for plane in (pixels, pixels.square(), rough.square())
     )
-    scatter = (square - mean.square()).clamp_min(0.0).sqrt()
-    return torch.cat((mean, scatter, difference.sqrt()), dim=1).flatten(1)
+    spreads = (0.5 * x.clamp_min(LEAST**2).log() for x in (square - mean.square(), difference))
+    return torch.cat((mean, *spreads), dim=1).flatten(1)
 
 
 def ring_weights(side: int) -> Tensor:

@@ -132,15 +132,20 @@ class Ensemble(LightningModule):
         """
         if self.scale is None or not len(first):
             return np.full((len(first), 3), np.nan)
-        return self.scale.inverse(interval(self.log_likelihood(first), self._shift))
+        # Members know the same cross-sections, so that one prior is that of all.
+        prior = _known(self.judges[0].likelihood).log_prior()
+        return self.scale.inverse(interval(self.log_likelihood(first) + prior, self._shift))
+
+
+def _known(likelihood: Likelihood | None) -> Likelihood:
+    assert likelihood is not None
+    return likelihood
 
 
 def _mean_log(likelihoods: Sequence[Likelihood | None], first: Numbers) -> Numbers:
     """Return the mean logarithm over members (n, G), from their first latents (n, M)."""
-    parts = []
-    for likelihood, column in zip(likelihoods, first.T, strict=True):
-        assert likelihood is not None
-        parts.append(likelihood.log(column))
+    columns = zip(likelihoods, first.T, strict=True)
+    parts = [_known(likelihood).log(column) for likelihood, column in columns]
     return np.asarray(np.mean(parts, axis=0))
 
 

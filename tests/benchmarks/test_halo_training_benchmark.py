@@ -39,7 +39,9 @@ def test_a_row(
 ) -> None:
     suites = {name: (*benchmark.SUITES[name][:2], 1) for name in ("a", "unseen", "noise")}
     monkeypatch.setattr(benchmark, "SUITES", suites)
-    budget = Budget(tmp_path, n_files=1, side=24, epochs=1, reference_epochs=1, seeds=1, n_jobs=1)
+    budget = Budget(
+        tmp_path, 1, 24, epochs=1, reference_epochs=1, seeds=1, ablation_seeds=1, n_jobs=1
+    )
     benchmark.simulate(budget)
     assert 0.0 <= benchmark.lda(budget)[0] <= 1.0
     assert benchmark.measure("ours", benchmark.OURS, 1, budget) > 0.0

@@ -10,7 +10,7 @@ import torch
 from scipy import ndimage
 
 from datagen.errors import ConfigError
-from encoders.augment import random_fractions, randomly_turned, turn
+from encoders.augment import apply_symmetry, random_fractions, randomly_turned, turn
 from encoders.halos.inputs import Inputs, fit_inputs
 from encoders.halos.targets import LogScale
 
@@ -83,6 +83,15 @@ def test_only_what_is_allowed_is_done(turns: bool, flips: bool) -> None:
         one.expand(5, 1, 9, 9), 1, 0, index[7:12], turns=turns, flips=flips
     ).round(decimals=4)
     assert torch.equal(part, found[7:12])
+
+
+def test_exact_turns_and_mirrors_keep_pixels() -> None:
+    one, index = torch.randn(1, 1, 9, 9), torch.arange(80)
+    found = randomly_turned(
+        one.expand(80, 1, 9, 9), 1, 0, index, turns=True, flips=True, exact=True
+    )
+    allowed = {apply_symmetry(one[0], k).numpy().tobytes() for k in range(8)}
+    assert {image.numpy().tobytes() for image in found} == allowed
 
 
 def test_fractions_are_uniform_and_independent() -> None:

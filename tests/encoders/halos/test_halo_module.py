@@ -56,7 +56,7 @@ def options(**change: Any) -> Options:  # noqa: ANN401
         "loss": LOSS,
         "optimizer": {"_target_": "torch.optim.AdamW", "lr": 1e-2},
         "scheduler": None,
-        "augment": {"turns": True, "flips": True, "seed": 1},
+        "augment": {"turns": True, "flips": True, "exact": False, "seed": 1},
         "bottleneck": "sample",
         "judge": {"n_reference": 64, "n_neighbours": 2, "false_alarms": 0.05, "level": 0.68},
         **change,

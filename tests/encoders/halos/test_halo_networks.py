@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +19,7 @@ from encoders.factory import build_part
 from encoders.halos.bottleneck import draw_kept, keep_first
 from encoders.halos.convnext import ConvNeXtEncoder
 from encoders.halos.network import Outputs
+from encoders.halos.polar import amplitudes
 
 Composed = Callable[..., DictConfig]
 
@@ -93,9 +95,8 @@ def test_quarter_turns_leave_the_latents(
     assert z.std() > 0.01
     turned = network(torch.rot90(maps, 1, (-2, -1))).z
     torch.testing.assert_close(turned, z, rtol=0, atol=tolerance * z.abs().max().item() + 1e-6)
-    if model == "compact_e2cnn":  # D8 has flips
-        flipped = network(maps.flip(-1)).z
-        torch.testing.assert_close(flipped, z, rtol=0, atol=tolerance)
+    flipped = network(maps.flip(-1)).z
+    torch.testing.assert_close(flipped, z, rtol=0, atol=tolerance * z.abs().max().item() + 1e-6)
 
 
 def test_turns_by_any_angle_hardly_move_polar_latents(composed: Composed) -> None:
@@ -107,6 +108,15 @@ def test_turns_by_any_angle_hardly_move_polar_latents(composed: Composed) -> Non
     z = network(turn(maps, angles, torch.zeros(6, dtype=torch.bool))).z
     other = network(maps[:1] * 0.5).z
     assert (z - z[0]).norm(dim=1).max() < 0.2 * (other - z[0]).norm()
+
+
+def test_amplitudes_of_waves() -> None:
+    azimuth = torch.arange(12) * (2 * math.pi / 12)
+    circle = -2.0 + 0.6 * torch.cos(2 * azimuth + 0.7) + 0.2 * torch.cos(3 * azimuth)
+    # A wave has half of its amplitude at m, the other half at -m.
+    expected = torch.tensor([-2.0, 0.0, 0.3, 0.1, 0.0])
+    torch.testing.assert_close(amplitudes(circle, 4), expected, rtol=0, atol=1e-6)
+    assert amplitudes(torch.zeros(2, 3, 8), 0).shape == (2, 3, 1)
 
 
 def test_the_head_sees_the_first_latents_only(composed: Composed) -> None:
@@ -180,7 +190,8 @@ def test_maps_of_another_shape_are_refused(
         ("compact_reduced", 100, "model.network.dropout=1", r"0 <= dropout < 1, but got"),
         ("compact_full", 8, "", r"side >= 16 px for 5 stages"),
         ("compact_full", 100, f"{SMALL}stages=[[24]]", r"multiples of 16, but got 24"),
-        ("compact_polar", 100, f"{SMALL}n_radii=20", r"multiples of 8 for 3 halvings"),
+        ("compact_polar", 100, f"{SMALL}n_azimuths=30", r"multiple of 4, but got n_radii = 24"),
+        ("compact_polar", 100, f"{SMALL}n_waves=16", r"0 <= n_waves < 16, .* n_waves = 16"),
         ("compact_polar", 100, f"{SMALL}inner=60", r"0 < inner < 49\.5 px .* inner = 60"),
         ("compact_e2cnn", 100, f"{SMALL}group=Q", r"group to be one of"),
         ("compact_e2cnn", 100, f"{SMALL}n_features=0", r"n_features >= 1"),

@@ -87,6 +87,6 @@ def test_predictions_of_its_test(reported: Reported) -> None:
     # As predict=halos answers: from the judge that travels with the weights.
     module: Any = load_checkpoint(folder / "checkpoints/best.ckpt", "halos")
     judge = module.judge()
-    places = interval(judge.likelihood.log(found["z"][:, 0]), judge.shift)
+    places = interval(judge.likelihood.log_posterior(found["z"][:, 0]), judge.shift)
     ends = np.stack([found[name] for name in ("low", "cross_section", "high")], axis=1)
     np.testing.assert_allclose(ends, module.scale.inverse(places))

@@ -120,7 +120,7 @@ def test_another_training_is_not_resumed(
 
 CONVOLUTIONS = ["model.network.encoder.channels=[4,8]", "model.network.n_hidden=16"]
 MODELS = {
-    "compact_polar": ["model.network.encoder.channels=[4,4,4]"],
+    "compact_polar": ["model.network.encoder.n_radii=8"],
     "compact_e2cnn": ["model.network.encoder.channels=[8,8]", "model.network.encoder.n_blocks=[0]"],
     "halo_regressor": CONVOLUTIONS,
     "halo_classifier": CONVOLUTIONS,

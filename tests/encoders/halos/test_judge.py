@@ -48,7 +48,7 @@ def judged(n_clusters: int, seed: int = 0) -> Judge:
 def test_quantiles_are_those_of_a_normal_distribution() -> None:
     likelihood = Likelihood(np.array([0.0, 1.0]), np.array([0.3, 0.7]), np.array([0.04, 0.04]))
     # dm/dt = 0.4: the posterior of t is normal, of width 0.1.
-    found = quantiles(likelihood.log(np.array([0.5, 0.62])), (0.1, 0.5, 0.9))
+    found = quantiles(likelihood.log_posterior(np.array([0.5, 0.62])), (0.1, 0.5, 0.9))
     expected = np.array([[0.5], [0.8]]) + 0.1 * norm.ppf([0.1, 0.5, 0.9])
     np.testing.assert_allclose(found, expected, atol=2e-3)
     # Widths in between are interpolated in their logarithm; means go on beyond the known ones.
@@ -65,16 +65,28 @@ def test_the_pull_to_the_middle_is_undone() -> None:
     first, targets = whole.z[:, 0].numpy(), whole.targets.numpy()
     likelihood = Likelihood.fit(first, targets)
     np.testing.assert_allclose(likelihood.means, [0.2, 0.5, 0.8], atol=0.02)
-    middles = quantiles(likelihood.log(first))[:, 1]
+    middles = quantiles(likelihood.log_posterior(first))[:, 1]
     for place in PLACES[:2]:
         assert np.median(middles[targets == place]) == pytest.approx(place, abs=0.04)
     with pytest.raises(ConfigError, match=r"two known cross-sections or more, but got .* 1;"):
         Likelihood.fit(first, np.where(targets == 0.5, 0.5, np.nan))
 
 
+def test_the_prior_counts_gaps_between_cross_sections() -> None:
+    likelihood = Likelihood(np.array([0.0, 0.5, 0.7, 1.0]), np.zeros(4), np.ones(4))
+    # z_0 tells nothing: a third of (0, 1) is below 0.5, a third above 0.7.
+    density = np.exp(likelihood.log_posterior(np.zeros(1))[0])
+    step = grid()[1] - grid()[0]
+    gaps = [(0.0, 0.5), (0.5, 0.7), (0.7, 1.0)]
+    inside = [density[(grid() > low) & (grid() < high)].sum() * step for low, high in gaps]
+    np.testing.assert_allclose(inside, 1.0, atol=0.03)
+    assert density[0] == pytest.approx(2.0)
+    assert density[-1] == pytest.approx(1.0 / 0.3)
+
+
 def held(judge: Judge, new: Answers) -> float:
     assert judge.likelihood is not None
-    low, _, high = interval(judge.likelihood.log(new.z[:, 0].numpy()), judge.shift).T
+    low, _, high = interval(judge.likelihood.log_posterior(new.z[:, 0].numpy()), judge.shift).T
     return coverage(new.targets.numpy(), low, high, new.clusters.numpy())[0]
 
 
@@ -127,7 +139,7 @@ def test_the_reference_travels_with_the_weights() -> None:
 
 
 def literal(image: NDArray[np.float64]) -> list[float]:
-    """Return mean, scatter and roughness of each ring of a channel, pixel by pixel."""
+    """Return mean, ln scatter and ln roughness of each ring of a channel, pixel by pixel."""
     side = len(image)
     rings: list[list[tuple[float, float]]] = [[] for _ in range(N_RINGS)]
     for i in range(side):
@@ -139,8 +151,8 @@ def literal(image: NDArray[np.float64]) -> list[float]:
     pixels = [np.array(ring) for ring in rings]
     return [
         *(p[:, 0].mean() for p in pixels),
-        *(p[:, 0].std() for p in pixels),
-        *(np.sqrt((p[:, 1] ** 2).mean()) for p in pixels),
+        *(np.log(p[:, 0].std()) for p in pixels),
+        *(0.5 * np.log((p[:, 1] ** 2).mean()) for p in pixels),
     ]
 
 

@@ -13,6 +13,7 @@ from encoders.halos.novelty import (
     ClassDistance,
     NeighbourDistance,
     Novelty,
+    cluster_folds,
     novelty_threshold,
     shrunk_covariance,
 )
@@ -45,29 +46,28 @@ def test_class_distance_is_mahalanobis_to_the_nearest_mean() -> None:
 
 def test_neighbour_distance_is_that_of_a_tree() -> None:
     x, new = normal(6, 200, 3) * torch.tensor([1.0, 10.0, 0.1]), normal(7, 50, 3)
-    found = NeighbourDistance.fit(x, torch.arange(200), k=5)
-    scale = x.numpy().std(axis=0, ddof=1)
-    tree = cKDTree(x.numpy() / scale)
-    expected = tree.query(new.numpy() / scale, 5)[0][:, -1]
-    np.testing.assert_allclose(found.distance(new), expected, rtol=1e-6)
-    # Training maps leave themselves out.
-    expected = tree.query(x.numpy() / scale, 6)[0][:, -1]
-    np.testing.assert_allclose(found.distance(x, is_training=True), expected, rtol=1e-6)
-    for clusters in (torch.arange(4), torch.zeros(4), torch.tensor([0, 0, 0, 1])):
-        few = NeighbourDistance.fit(x[:4], clusters, k=5)
-        assert few.distance(new).isfinite().all()
-        assert few.distance(x[:4], is_training=True).isfinite().all()
+    scale = x.numpy().std(axis=0)
+    expected = cKDTree(x.numpy() / scale).query(new.numpy() / scale, 5)[0][:, -1]
+    found = NeighbourDistance.fit(x, k=5).distance(new)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    assert NeighbourDistance.fit(x[:4], k=5).distance(new).isfinite().all()
 
 
-def test_maps_of_a_cluster_are_no_neighbours_of_one_another() -> None:
-    x = normal(8, 3 * 500, 3)
-    clusters = torch.arange(500).repeat_interleave(3)
-    found = NeighbourDistance.fit(x, clusters, k=4).distance(x, is_training=True)
-    scale = x.numpy().std(axis=0, ddof=1)
-    for number in (0, 7, 1025, 1499):
-        others = (clusters != clusters[number]).numpy()
-        away = np.linalg.norm((x.numpy() - x[number].numpy()) / scale, axis=1)
-        assert float(found[number]) == pytest.approx(np.sort(away[others])[3])
+def test_folds_are_whole_clusters() -> None:
+    clusters = torch.tensor([7, 3, 7, 9, 3])
+    assert cluster_folds(clusters).tolist() == [1, 0, 1, 2, 0]
+    assert cluster_folds(torch.zeros(3)).tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("n_axes", [7, 100])
+def test_usual_is_what_maps_of_new_clusters_are(n_axes: int) -> None:
+    """Also with nearly as many axes as maps, where those that were learned from are too near."""
+    x, new = normal(8, 120, n_axes), normal(9, 500, n_axes)
+    novelty = Novelty.fit({"features": x}, torch.arange(120) % 2, torch.arange(120), k=5)
+    for gauge in novelty.gauges:
+        scores = gauge.score(new)
+        assert abs(float(scores.median())) < 0.7, type(gauge.measure)
+        assert 0.6 < float(scores.std()) < 1.6
 
 
 def test_maps_of_new_clusters_are_usual() -> None:

@@ -32,7 +32,7 @@ def hparams(card: dict[str, Any]) -> dict[str, Any]:
         "loss": LOSS,
         "optimizer": {"_target_": "torch.optim.AdamW", "lr": 1e-2},
         "scheduler": None,
-        "augment": {"turns": False, "flips": False, "seed": 0},
+        "augment": {"turns": False, "flips": False, "exact": True, "seed": 0},
         "bottleneck": "none",
         "judge": JUDGE,
     }

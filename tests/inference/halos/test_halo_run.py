@@ -67,7 +67,7 @@ def test_the_table_holds_what_the_encoder_says(
     score = judge.score({name: view.double() for name, view in views.items()})
     np.testing.assert_allclose(table["OOD"][is_c], score.numpy(), atol=1e-3)
     # Quantiles are in cm2/g, with 0 at 0.01: the axis is -2 to 0 in its logarithm.
-    places = interval(judge.likelihood.log(z[is_c, 0].astype(float)), judge.shift)
+    places = interval(judge.likelihood.log_posterior(z[is_c, 0].astype(float)), judge.shift)
     names = ("CROSS_SECTION_LOW", "CROSS_SECTION", "CROSS_SECTION_HIGH")
     found = np.stack([table[name] for name in names], axis=1)
     np.testing.assert_allclose(found[is_c], 10.0 ** (2.0 * places - 2.0), rtol=1e-12)
