@@ -52,6 +52,12 @@ def _checked(folder: Path) -> str:
         from datagen.stamps.validate import validate_stamps
 
         return validate_stamps(folder)
+    from datagen.prepared.format import prepared_path
+
+    if prepared_path(folder).is_file():
+        from datagen.prepared.validate import validate_prepared
+
+        return validate_prepared(folder)
     from datagen.fields.validate import validate_folder
 
     return validate_folder(folder)

@@ -6,21 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from astropy.table import Table, vstack
+from astropy.table import Table
 from numpy.typing import NDArray
 
-from datagen.errors import DataFormatError, DataNotFoundError
+from datagen.errors import DataNotFoundError
 from datagen.prepared.tables import Suite
-from datagen.stacks import Stacks
-
-COMMAND = "python datagen/run.py data_gen=stamps"
-# Of the files of stamps.
-STAMPS_VERSION = 1
-COLUMNS = ("SNAPSHOT", "OBJECT", "PROJECTION", "SCALE")
-# ZEROPT is there where pixels are AB fluxes.
-CARDS = ("BANDS", "SIDE", "UNIT")
-
-_STACKS = Stacks("stamp", "stamps", "bands", STAMPS_VERSION, COMMAND)
+from datagen.stamps import format as stamps
 
 
 def find_suites(folder: Path, names: Sequence[str] | None) -> list[str]:
@@ -34,11 +25,11 @@ def find_suites(folder: Path, names: Sequence[str] | None) -> list[str]:
         DataNotFoundError: There is none, or a wanted one is missing; the message names those that
             there are.
     """
-    there = sorted(path.name for path in Path(folder).glob("*") if _STACKS.exist(path))
+    there = sorted(path.name for path in Path(folder).glob("*") if stamps.is_dataset(path))
     if names is None and not there:
         raise DataNotFoundError(
             f"data_gen.stamps_dir = {folder} holds no folder with stamps; make some with: "
-            f"{COMMAND}",
+            f"{stamps.COMMAND}",
             str(folder),
         )
     for name in names or []:
@@ -46,7 +37,7 @@ def find_suites(folder: Path, names: Sequence[str] | None) -> list[str]:
             raise DataNotFoundError(
                 f"expected data_gen.suites to name folders of stamps in data_gen.stamps_dir = "
                 f"{folder}, which has {', '.join(there) or 'none'}, but got {name}; make it with: "
-                f"{COMMAND}",
+                f"{stamps.COMMAND}",
                 name,
                 there,
             )
@@ -59,10 +50,13 @@ def truth_files(folder: Path, suite: str, n_files: int) -> list[Path]:
     Raises:
         DataNotFoundError: There is no stamp, or the labels of some are missing.
     """
-    found = [_STACKS.truth_of(path) for path in _STACKS.files(Path(folder) / suite)[:n_files]]
+    paths = stamps.stamp_files(Path(folder) / suite)[:n_files]
+    found = [stamps.truth_of(path) for path in paths]
     for path in found:
         if not path.is_file():
-            raise DataNotFoundError(f"labels {path} are missing; make them with: {COMMAND}", path)
+            raise DataNotFoundError(
+                f"labels {path} are missing; make them with: {stamps.COMMAND}", path
+            )
     return found
 
 
@@ -73,23 +67,9 @@ def read_suite(folder: Path, name: str, n_files: int) -> Suite:
         DataNotFoundError: A file is missing.
         DataFormatError: One is damaged, or does not fit the first one.
     """
-    paths = truth_files(folder, name, n_files)
-    tables = [_STACKS.read_table(path, "STAMPS", COLUMNS) for path in paths]
-    first, names = tables[0].meta, tables[0].colnames
-    for path, table in zip(paths, tables, strict=True):
-        for card in CARDS:
-            if card not in table.meta:
-                raise _STACKS.error(path, "header", f"a card {card}", sorted(table.meta))
-            if table.meta[card] != first[card]:
-                raise _STACKS.error(
-                    path, card, f"{first[card]}, as in {paths[0]}", table.meta[card]
-                )
-        if table.colnames != names:
-            raise _STACKS.error(path, "columns", f"those of {paths[0]}", table.colnames)
-        table["FILE_NUMBER"] = np.full(len(table), _number_of(path))
-        table["ROW"] = np.arange(len(table))
-    joined = vstack(tables, metadata_conflicts="silent")
-    return Suite(name, joined, dict(first), len(paths))
+    n = len(truth_files(folder, name, n_files))
+    table = stamps.read_labels(Path(folder) / name, n)
+    return Suite(name, table, dict(table.meta), n)
 
 
 def read_planes(folder: Path, rows: Table) -> NDArray[np.float32]:
@@ -104,18 +84,8 @@ def read_planes(folder: Path, rows: Table) -> NDArray[np.float32]:
     """
     planes = []
     for suite, number, row in rows["SUITE", "FILE_NUMBER", "ROW"]:
-        path = _STACKS.path(Path(folder) / str(suite), int(number))
-        stack = _STACKS.read(path)
-        if row >= len(stack):
-            raise _STACKS.error(path, "stamps", f"at least {row + 1}", len(stack))
+        path = stamps.stamps_path(Path(folder) / str(suite), int(number))
+        stack = stamps.read_stamps(path)
+        stamps.check_row(path, stack, int(row))
         planes.append(np.array(stack[row, 0]))
     return np.stack(planes)
-
-
-def _number_of(path: Path) -> int:
-    digits = path.stem.removeprefix("stamps_")
-    if not digits.isdecimal():
-        raise DataFormatError(
-            f"expected names such as stamps_000000.fits, but got {path}", path.name
-        )
-    return int(digits)

@@ -19,6 +19,7 @@ from datagen.stamps.drops import Drop
 from datagen.stamps.version import FORMAT_VERSION, IDENTITY, MEASURED, PLACE, ZERO_POINT
 
 __all__ = [
+    "COMMAND",
     "FORMAT_VERSION",
     "HEADER_KEYS",
     "IDENTITY",
@@ -26,6 +27,7 @@ __all__ = [
     "ZERO_POINT",
     "bands_of",
     "check_finite",
+    "check_row",
     "is_dataset",
     "label_names",
     "read_drops",
@@ -121,14 +123,15 @@ def read_header(path: Path) -> dict[str, Any]:
     return header
 
 
-def read_labels(folder: Path) -> Table:
+def read_labels(folder: Path, n_files: int | None = None) -> Table:
     """Read the labels of a whole suite, in the order of its stamps.
 
     Args:
         folder: Of one suite.
+        n_files: Read the first ones only; None reads all.
 
     Returns:
-        The table STAMPS of all files, with FILE_NUMBER and ROW, which say where each stamp lies;
+        The table STAMPS of these files, with FILE_NUMBER and ROW, which say where each stamp lies;
         the header of the first file is in its meta.
 
     Raises:
@@ -137,7 +140,7 @@ def read_labels(folder: Path) -> Table:
             columns.
     """
     tables: list[Table] = []
-    for path in stamp_files(folder):
+    for path in stamp_files(folder)[:n_files]:
         truth = truth_of(path)
         table = read_table(truth)
         first = tables[0] if tables else table
@@ -154,6 +157,12 @@ def read_labels(folder: Path) -> Table:
     whole = vstack(tables, metadata_conflicts="silent")
     whole.meta = meta
     return whole
+
+
+def check_row(path: Path, stack: np.ndarray[Any, Any], row: int) -> None:
+    """Raise `DataFormatError` where a file has fewer stamps than its labels say."""
+    if row >= len(stack):
+        raise _STACKS.error(path, "stamps", f"at least {row + 1}", len(stack))
 
 
 def label_names(names: Sequence[str]) -> list[str]:

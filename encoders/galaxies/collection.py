@@ -125,7 +125,9 @@ class StampSet:
         rows = self.table["SUITE", "FILE_NUMBER", "ROW"][numbers]
         for stamp, (suite, file, row) in zip(found, rows, strict=True):
             place = self.places[str(suite)]
-            stamp[:] = _mapped(stamps.stamps_path(place.folder, int(file)))[int(row)][place.planes]
+            path = stamps.stamps_path(place.folder, int(file))
+            stamps.check_row(path, _mapped(path), int(row))
+            stamp[:] = _mapped(path)[int(row)][place.planes]
         is_wrong = ~np.isfinite(found).all(axis=(1, 2, 3))
         if is_wrong.any():
             name = self.names(numbers[is_wrong][:1])[0]

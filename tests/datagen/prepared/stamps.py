@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from astropy.table import Table
 
-from datagen.prepared.reading import COMMAND, STAMPS_VERSION
 from datagen.prepared.tables import Suite
 from datagen.stacks import Stacks
+from datagen.stamps.format import COMMAND, FORMAT_VERSION
 
-STACKS = Stacks("stamp", "stamps", "bands", STAMPS_VERSION, COMMAND)
+STACKS = Stacks("stamp", "stamps", "bands", FORMAT_VERSION, COMMAND)
 HEADER = {"BANDS": "g,r,i", "SIDE": 16, "ZEROPT": 22.5, "UNIT": "nmgy", "CONFHASH": "0"}
 UNITS = {"SCALE": "arcsec", "age": "Gyr"}
 

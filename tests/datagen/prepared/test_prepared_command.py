@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pytest
 from astropy.table import Table
 from omegaconf import DictConfig
 
@@ -15,6 +16,7 @@ from conf.build import build_settings
 from datagen import pipeline
 from datagen.prepared import format as files
 from datagen.prepared.config import PreparedConfig
+from datagen.validate import main as validate
 from tests.datagen.prepared.stamps import columns, write_suite
 
 Settings = Callable[..., PreparedConfig]
@@ -88,3 +90,19 @@ def test_fewer_files_keep_their_splits(settings: Settings, stamps: Path, tmp_pat
     few = files.read_prepared(tmp_path / "first")
     assert len(few) == 100
     assert all(split_of[row["SUITE"], row["OBJECT"]] == row["SPLIT"] for row in few)
+
+
+def test_a_prepared_folder_is_validated(
+    settings: Settings, stamps: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    run(settings(), stamps, out)
+    validate([str(out)])
+    assert capsys.readouterr().out.startswith("OK: ")
+    table = files.read_prepared(out)
+    table["SPLIT"][0] = "test" if table["SPLIT"][0] != "test" else "val"
+    meta = {key: table.meta[key] for key in ("SUITES", "SPLITBY", "CONFHASH", "VERSION")}
+    files.write_prepared(out, table, meta)
+    with pytest.raises(SystemExit):
+        validate([str(out)])
+    assert "SPLIT: expected each object in one split, but got 1" in capsys.readouterr().err

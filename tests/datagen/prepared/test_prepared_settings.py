@@ -89,13 +89,13 @@ def test_a_folder_without_stamps_is_named(settings: Settings, tmp_path: Path) ->
 def test_files_that_do_not_fit_are_named(stamps: Path) -> None:
     second = STACKS.truth_path(stamps / "a", 1)
     kept = second.read_bytes()
-    write_suite(stamps, "wide", columns(4, 1), SIDE=32)
-    shutil.copy(STACKS.truth_path(stamps / "wide", 1), second)
-    with pytest.raises(DataFormatError, match=r"000001.fits, SIDE: expected 16, as in .*got 32"):
+    write_suite(stamps.parent / "wide", "a", columns(4, 1), SIDE=32)
+    shutil.copy(STACKS.truth_path(stamps.parent / "wide" / "a", 1), second)
+    with pytest.raises(DataFormatError, match=r"000001.fits, SIDE: expected 16, but got 32"):
         read_suite(stamps, "a", 9)
-    write_suite(stamps, "more", columns(4, 1) | {"extra": np.ones(8)})
-    shutil.copy(STACKS.truth_path(stamps / "more", 1), second)
-    with pytest.raises(DataFormatError, match=r"000001.fits, columns: expected those of"):
+    write_suite(stamps.parent / "more", "a", columns(4, 1) | {"extra": np.ones(8)})
+    shutil.copy(STACKS.truth_path(stamps.parent / "more" / "a", 1), second)
+    with pytest.raises(DataFormatError, match=r"000001.fits, columns: expected SUITE, .*extra"):
         read_suite(stamps, "a", 9)
     second.unlink()
     with pytest.raises(DataNotFoundError, match=r"000001.fits are missing; make them with"):
@@ -110,9 +110,10 @@ def test_files_that_do_not_fit_are_named(stamps: Path) -> None:
 
 def test_a_suite_without_its_cards_is_named(stamps: Path) -> None:
     path = STACKS.truth_path(stamps / "a", 0)
-    table = {"STAMPS": {key: values[:2] for key, values in columns(2, 1).items()}}
+    table = {"STAMPS": {"SUITE": ["a", "a"]}}
+    table["STAMPS"] |= {key: values[:2] for key, values in columns(2, 1).items()}
     STACKS.write_tables(path, table, {}, {"BANDS": "g"})
-    with pytest.raises(DataFormatError, match="header: expected a card SIDE"):
+    with pytest.raises(DataFormatError, match="header: expected a card SUITE"):
         read_suite(stamps, "a", 1)
     del table["STAMPS"]["SCALE"]
     STACKS.write_tables(path, table, {}, {"BANDS": "g"})

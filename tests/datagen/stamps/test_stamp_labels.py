@@ -87,6 +87,19 @@ def test_groups_have_the_columns_of_their_first_subhalo(tmp_path: Path) -> None:
         groups.column("SubhaloSpin")
 
 
+@pytest.mark.parametrize("n_chunks", [1, 3])
+def test_catalogues_are_those_that_illustris_python_reads(tmp_path: Path, n_chunks: int) -> None:
+    """Files of the writer, and columns of the reader, against the code of the simulation's team."""
+    groupcat = pytest.importorskip("illustris_python").groupcat
+    write_catalogue(tmp_path, 72, tables(), HEADER, n_chunks)
+    for table, load in (("Group", groupcat.loadHalos), ("Subhalo", groupcat.loadSubhalos)):
+        ours, names = GroupCatalogue(tmp_path, 72, table), list(tables()[table])
+        theirs = load(str(tmp_path), 72, fields=names)
+        assert theirs["count"] == len(ours)
+        for name in names:
+            assert np.array_equal(ours.column(name), theirs[name]), name
+
+
 def test_catalogues_that_are_not_whole_are_named(configured: Configured, tmp_path: Path) -> None:
     write_catalogue(tmp_path / "output", 72, tables(), HEADER, 3)
     suite = configured("tng", folder=str(tmp_path)).suites["tng"]
