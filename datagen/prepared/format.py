@@ -17,6 +17,7 @@ from datagen.stacks import Stacks
 __all__ = [
     "COMMAND",
     "FORMAT_VERSION",
+    "IDENTITY",
     "NAMES",
     "PREPARED_COLUMNS",
     "prepared_path",

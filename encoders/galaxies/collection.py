@@ -18,7 +18,6 @@ from torch import Tensor
 from datagen.errors import ConfigError, DataFormatError
 from datagen.files import content_hash
 from datagen.prepared import format as prepared
-from datagen.prepared.tables import IDENTITY
 from datagen.stamps import format as stamps
 
 Numbers = NDArray[np.int64]
@@ -90,7 +89,7 @@ class StampSet:
     @property
     def objects(self) -> Numbers:
         """Number that stamps of one object share (n,)."""
-        return np.asarray(self.table[IDENTITY], np.int64)
+        return np.asarray(self.table[prepared.IDENTITY], np.int64)
 
     @property
     def pixel_scale(self) -> float | None:
