@@ -39,10 +39,11 @@ def load_checkpoint(path: Path, task: str) -> LightningModule:
     return load_with_sha256(path, task)[0]
 
 
-def load_with_sha256(path: Path, task: str) -> tuple[LightningModule, str]:
+def load_with_sha256(path: Path, task: str, *others: str) -> tuple[LightningModule, str]:
     """Load an encoder as `load_checkpoint` does, and return the SHA-256 of the bytes it is from.
 
-    A training may replace the file at any time: both come from one look at it.
+    A training may replace the file at any time: both come from one look at it. An encoder of one of
+    the `others` will do as well.
     """
     path = Path(path)
     if not path.is_file():
@@ -52,6 +53,8 @@ def load_with_sha256(path: Path, task: str) -> tuple[LightningModule, str]:
         )
     data = _bytes(path)
     content = _content(path, data)
+    named = _mapping(_mapping(content.get(HPARAMS)).get("card")).get("task")
+    task = named if named in others else task
     card = _card(path, content, task)
     try:
         module = rules_of(task).module_class()(**content[HPARAMS])

@@ -24,6 +24,7 @@ from datagen.tiles.survey import SurveySettings
 from encoders.checkpoint import load_with_sha256
 from encoders.devices import check_sweep, n_devices, quiet_lightning, trainer_words
 from encoders.training import build_loggers
+from inference.galaxies.settings import GalaxySettings
 from inference.halos.settings import HaloSettings
 from inference.lenses.settings import LensSettings
 from inference.ranks import Job
@@ -44,7 +45,7 @@ def predict(cfg: DictConfig) -> int:
         cfg: The composed configuration.
 
     Returns:
-        Exit status: 0, or 3 if survey tiles, images or maps failed.
+        Exit status: 0, or 3 if survey tiles, images, maps or stamps failed.
     """
     settings: RunSettings = build_settings(cfg.predict, "predict")
     check_sweep("predict", settings.devices, settings.strategy)
@@ -53,6 +54,8 @@ def predict(cfg: DictConfig) -> int:
         return predict_lenses(settings, build_loggers(cfg, run_folder(cfg)))
     if isinstance(settings, HaloSettings):
         return predict_halos(settings, build_loggers(cfg, run_folder(cfg)))
+    if isinstance(settings, GalaxySettings):
+        return predict_galaxies(settings, build_loggers(cfg, run_folder(cfg)))
     assert isinstance(settings, PredictSettings)
     survey: SurveySettings = build_settings(cfg.survey, "survey")
     return predict_survey(settings, survey, build_loggers(cfg, run_folder(cfg)))
@@ -79,6 +82,14 @@ def predict_halos(settings: HaloSettings, loggers: Sequence[Logger] = ()) -> int
     from inference.halos.run import HaloRun, load_ensemble
 
     return run(HaloRun(settings, *load_ensemble(settings)), loggers)
+
+
+def predict_galaxies(settings: GalaxySettings, loggers: Sequence[Logger] = ()) -> int:
+    """Predict on stamps with the checkpoint of the settings; return the exit status."""
+    from inference.galaxies.run import GalaxyRun
+
+    module, sha256 = load_with_sha256(Path(settings.weight_save_path), "galaxies", "galaxy_fields")
+    return run(GalaxyRun(settings, module, sha256), loggers)
 
 
 def run(job: Job, loggers: Sequence[Logger] = ()) -> int:

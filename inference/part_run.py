@@ -48,7 +48,7 @@ class PartRun(ABC):
     items: ClassVar[str]
     done: ClassVar[str]
     lost: ClassVar[str]
-    form: ClassVar[Form]
+    form: Form
     truth_kind: ClassVar[Callable[..., Truth]]
     settings: RunSettings
     paths: PartFolder

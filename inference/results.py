@@ -128,11 +128,20 @@ def _read(path: Path, form: Form) -> PartResult:
 
 
 def stacked(tables: Sequence[Table]) -> Table:
-    """Return tables with equal columns one below the other."""
-    first = tables[0]
-    return Table(
-        {name: np.concatenate([np.asarray(t[name]) for t in tables]) for name in first.columns}
-    )
+    """Return tables one below the other; numbers that one of them lacks are NaN, texts empty."""
+    names = dict.fromkeys(name for table in tables for name in table.columns)
+    return Table({name: np.concatenate(_pieces(tables, name)) for name in names})
+
+
+def _pieces(tables: Sequence[Table], name: str) -> list[NDArray[np.generic]]:
+    """Return a column of each table; one without rows tells nothing of the type."""
+    found = [np.asarray(table[name]) if name in table.columns else None for table in tables]
+    is_text = any(values is not None and values.dtype.kind == "U" for values in found)
+    return [
+        np.full(len(table), "" if is_text else np.nan) if values is None else values
+        for table, values in zip(tables, found, strict=True)
+        if values is not None or len(table)
+    ]
 
 
 def strings(values: Sequence[str] | NDArray[np.str_]) -> NDArray[np.str_]:

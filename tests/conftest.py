@@ -20,7 +20,7 @@ from omegaconf import DictConfig
 
 from conf import entry, schema
 
-pytest_plugins = ["tests.survey_tiles"]
+pytest_plugins = ["tests.galaxy_stamps", "tests.survey_tiles"]
 
 ROOT = Path(__file__).resolve().parents[1]
 ENTRIES = {

@@ -173,6 +173,7 @@ class GalaxiesDataModule(SplitLoaders):
             "labels": {name: scaler[name] for name in stamps.labels},
             "splits": stamps.split["fractions"],
             "split_seed": stamps.split["seed"],
+            "split_by": stamps.split["by"],
             "n_train": len(self.dataset("train")),
             "data_hash": self._hash(self.dataset("train").numbers),
             "identity": stamps.identity,

@@ -84,14 +84,23 @@ class Fields:
                 columns.append(part[:, 0] * self.std[number] + self.mean[number])
         return torch.stack(columns, dim=1)
 
+    def probabilities(self, outputs: Tensor) -> dict[str, Tensor]:
+        """Return the probabilities of the classes (B, n_classes), by fields that are classes."""
+        parts = zip(self.names, self._split(outputs), strict=True)
+        return {name: part.softmax(dim=1) for name, part in parts if name in self.n_classes}
+
     def figures(self, outputs: Tensor, labels: Tensor) -> dict[str, float]:
+        """Return how well outputs (n, n_outputs) tell labels; see `compare`."""
+        return self.compare(self.values(outputs), labels)
+
+    def compare(self, values: Tensor, labels: Tensor) -> dict[str, float]:
         """Return `r2_<field>` of numbers and `accuracy_<field>` of classes; NaN without any.
 
         Args:
-            outputs: (n, n_outputs).
+            values: As `values` gives them (n, F).
             labels: NaN where unknown (n, F).
         """
-        found, values = {}, self.values(outputs)
+        found = {}
         for number, name in enumerate(self.names):
             is_known = labels[:, number].isfinite()
             value, truth = values[is_known, number], labels[is_known, number]

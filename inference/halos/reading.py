@@ -23,8 +23,8 @@ from datagen.halos.format import (
 from encoders.halos.collection import SCALE_TOLERANCE, halo_numbers
 from encoders.halos.inputs import are_negative
 from encoders.halos.sets import N_DIGITS
-from inference.halos.listing import MapPart
 from inference.part_data import Problems, blank_bad
+from inference.stack_parts import StackPart
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ class MapReader:
         DataNotFoundError: The truth is missing.
     """
 
-    def __init__(self, part: MapPart, expected: Expected) -> None:
+    def __init__(self, part: StackPart, expected: Expected) -> None:
         self._maps, self._expected = read_maps(part.path), expected
         table = read_truth(truth_of(part.path))
         self._check(part, table)
@@ -166,7 +166,7 @@ class MapReader:
         """Return what is known of the maps."""
         return self._truth
 
-    def _check(self, part: MapPart, table: Any) -> None:  # noqa: ANN401 - astropy's table
+    def _check(self, part: StackPart, table: Any) -> None:  # noqa: ANN401 - astropy's table
         found = self._expected.difference(table.meta)
         shape = (len(table), len(channels_of(table.meta)), *(2 * [self._expected.side]))
         if found is None and self._maps.shape != shape:
@@ -178,7 +178,7 @@ class MapReader:
             )
 
 
-def _truth(part: MapPart, table: Any, expected: Expected) -> Truth:  # noqa: ANN401 - astropy's table
+def _truth(part: StackPart, table: Any, expected: Expected) -> Truth:  # noqa: ANN401 - astropy's table
     cluster = np.asarray(table["CLUSTER"], np.int64)
     halos = [f"{table.meta['SEED']}/{number}" for number in cluster.tolist()]
     return Truth(
@@ -187,6 +187,6 @@ def _truth(part: MapPart, table: Any, expected: Expected) -> Truth:  # noqa: ANN
         halo=halo_numbers(np.array(halos, dtype=str)),
         projection=np.asarray(table["PROJECTION"], np.int64),
         cross_section=np.asarray(table["CROSS_SECTION"], np.float64).round(N_DIGITS),
-        sets=np.full(len(table), part.set_name),
+        sets=np.full(len(table), part.group),
         splits=np.array([expected.split_of.get(halo, "") for halo in halos], dtype=str),
     )

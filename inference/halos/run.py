@@ -19,7 +19,7 @@ from datagen.errors import ConfigError
 from encoders.checkpoint import load_with_sha256
 from inference.halos import evaluation, plots, table
 from inference.halos.ensemble import Ensemble
-from inference.halos.listing import find_sets, list_parts
+from inference.halos.listing import MAPS
 from inference.halos.reading import Expected, MapReader, Truth, check_set
 from inference.halos.sets import Comparison, summarise
 from inference.halos.settings import HaloSettings
@@ -29,6 +29,7 @@ from inference.part_data import Batches
 from inference.part_run import PartRun, to_ecsv
 from inference.part_writer import PartFolder
 from inference.results import Meta
+from inference.stack_parts import find_groups, list_parts
 
 log = logging.getLogger(__name__)
 
@@ -84,13 +85,13 @@ class HaloRun(PartRun):
                 settings.split,
             )
         self.expected = Expected.of(ensemble.card, split_of)
-        folders = find_sets(Path(settings.cached_data_path), settings.sets)
+        folders = find_groups(Path(settings.cached_data_path), settings.sets, MAPS)
         for name, folder in folders.items():
             check_set(name, folder, self.expected)
         self.paths = HaloFolder(Path(settings.output_dir))
         named = {f"predict.{key}": value for key, value in settings.result_settings().items()}
         self.run = describe_run(checkpoint, named, settings.cached_data_path)
-        self.units = list_parts(folders, settings.split)
+        self.units = list_parts(folders, MAPS, settings.split)
         check_run(self.paths, self.run, settings.overwrite)
         check_writable(self.paths.root)
         if not ensemble.can_flag:

@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from datagen.errors import ConfigError, DataFormatError, DataNotFoundError
 from datagen.stamps import format as stamps
 from encoders.galaxies.data import GalaxiesDataModule, about
-from tests.encoders.galaxies.conftest import BANDS, SIDE, SIGMA, Compose, prepare, write_suite
+from tests.galaxy_stamps import BANDS, SIDE, SIGMA, Compose, prepare, write_suite
 
 Options = dict[str, Any]
 

@@ -17,7 +17,7 @@ from datagen.errors import CheckpointError, ConfigError
 from encoders.checkpoint import load_checkpoint
 from encoders.galaxies.module import GalaxyModule
 from encoders.training import train
-from tests.encoders.galaxies.conftest import Compose, prepare, write_suite
+from tests.galaxy_stamps import Compose, prepare, write_suite
 
 Trained = tuple[DictConfig, dict[str, float]]
 FIELDS = ("redshift", "width", "colour", "is_red")

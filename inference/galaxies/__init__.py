@@ -1,0 +1,1 @@
+"""Prediction on stamps: embeddings, or the fields that a probe finds."""
