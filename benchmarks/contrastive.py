@@ -6,8 +6,10 @@ FOLDER holds lightly, see `benchmarks/lightly_peer.py`; without it those rows ar
 have the same backbone (`backbone=small_resnet`), 1600 training stamps of 64 px in g, r, i of the
 suite a, as many steps of 128 stamps, and the same optimiser. Fields of other objects are told from
 their 16 nearest neighbours: R^2, mean over seeds. `labels` is the same backbone, trained on those
-fields with the same views. `lightly` has its default transform, `lightly, tuned` one that keeps
-colours and sizes; both see 8 bits of stretched pixels, with one range for all stamps.
+fields with the same views, for twice as many steps, since a step has one view of each stamp; its
+row has R^2 of its answers. `lightly` has its default transform and temperature, `lightly, tuned` a
+transform that keeps colours and sizes and turns by any angle, and our temperature; both see 8 bits of
+stretched pixels, with one range for all stamps.
 
 The second table has the cost of a step with ResNet-18 and 128 stamps of one band, in CPU-seconds on
 one thread, side by side; the fastest of the repetitions counts.
@@ -128,7 +130,8 @@ def trained(budget: Budget, model: Sequence[str], seed: int, form: str) -> dict[
     """Train with the entry point; return its figures of the test by field."""
     name = f"{model[0].removeprefix('model=')}_{budget.steps}_{seed}"
     folder = budget.folder.absolute() / "runs" / name
-    limits = ["trainer.max_epochs=-1", f"trainer.max_steps={budget.steps}"]
+    steps = budget.steps * (1 if model[0] == "model=simclr" else 2)
+    limits = ["trainer.max_epochs=-1", f"trainer.max_steps={steps}"]
     limits += ["trainer.check_val_every_n_epoch=1000", "callbacks.best.publish=null"]
     where = [f"hydra.run.dir={folder}", "logger=none", f"seed={seed}", f"data.seed={seed}"]
     run("train.py", [*model, *data_options(budget.folder), *limits, *where, "trainer=cpu"])

@@ -24,14 +24,17 @@ from PIL import Image
 from torch import Tensor, nn
 
 from encoders.galaxies.backbones import Backbone
+from encoders.optimizers import Groups, decay_groups
 from encoders.schedules import WarmupCosine
 
 # Beyond it pixels are white: the largest of so many training pixels [share].
 WHITE = 0.9995
 # Where black is [softening]: three standard deviations of the sky below zero.
 BLACK = -1.5
-# What lightly's default leaves no trace of: colours, and sizes.
-TUNED = {"cj_prob": 0.0, "random_gray_scale": 0.0, "min_scale": 0.7, "vf_prob": 0.5}
+# What lightly's default leaves no trace of: colours, and sizes; and turns as ours.
+TUNED = {"cj_prob": 0.0, "random_gray_scale": 0.0, "min_scale": 0.7, "vf_prob": 0.5, "rr_prob": 1.0}
+# Largest norm of a gradient, as in our trainings.
+CLIP = 1.0
 Bytes = NDArray[np.uint8]
 
 
@@ -112,12 +115,13 @@ class Peer:
         self.plain = self.transform.transforms[0].transform.transforms[-2:]
         self.backbone, self.n_bands = backbone, backbone.in_channels
         self.head = head(backbone.n_features, *widths)
+        self.trained = nn.ModuleList((backbone, self.head))
         self.loss = loss(temperature=temperature)
         self.augmenting = 0.0
 
-    def parameters(self) -> list[nn.Parameter]:
-        """Return what is trained."""
-        return [*self.backbone.parameters(), *self.head.parameters()]
+    def parameters(self) -> Groups:
+        """Return what is trained, in groups as in our trainings."""
+        return decay_groups(self.trained)
 
     def views(self, images: Bytes) -> tuple[Tensor, Tensor]:
         """Return two views of images, each (B, bands, H, W)."""
@@ -133,6 +137,7 @@ class Peer:
         optimizer.zero_grad()
         loss = self.loss(self.head(self.backbone(a)), self.head(self.backbone(b)))
         loss.backward()
+        nn.utils.clip_grad_norm_(self.trained.parameters(), CLIP)
         optimizer.step()
         return float(loss.detach())
 

@@ -27,6 +27,7 @@ class TaskRules:
         is_same: Entries that must agree, before and now, where a training begins with given
             weights.
         shifts: Options of the loss that shift the logits, so that such weights must share them.
+        parts: Parts of a model that a resumed training must share.
     """
 
     module: str
@@ -35,6 +36,7 @@ class TaskRules:
     resume: Mapping[str, str]
     is_same: Mapping[str, Callable[[Any, Any], bool]]
     shifts: tuple[str, ...]
+    parts: tuple[str, ...] = ("network",)
 
     def module_class(self) -> type[LightningModule]:
         """Import the class of the module."""
@@ -111,7 +113,7 @@ _SPLITS = {
 }
 
 
-def _of_stamps(module: str, model: str) -> TaskRules:
+def _of_stamps(module: str, model: str, *parts: str) -> TaskRules:
     """Return the rules of a task that learns from stamps."""
     return TaskRules(
         module=module,
@@ -143,6 +145,7 @@ def _of_stamps(module: str, model: str) -> TaskRules:
             "pixel_scale": _same_scale,
         },
         shifts=(),
+        parts=("network", "views", *parts),
     )
 
 
@@ -232,6 +235,6 @@ TASKS: Mapping[str, TaskRules] = {
         },
         shifts=(),
     ),
-    "galaxies": _of_stamps("encoders.galaxies.module.GalaxyModule", "simclr"),
-    "galaxy_fields": _of_stamps("encoders.galaxies.probe.ProbeModule", "probe"),
+    "galaxies": _of_stamps("encoders.galaxies.module.GalaxyModule", "simclr", "heads", "objective"),
+    "galaxy_fields": _of_stamps("encoders.galaxies.probe.ProbeModule", "probe", "classes"),
 }

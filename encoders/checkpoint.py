@@ -222,11 +222,13 @@ def check_same_training(path: Path, before: Mapping[str, Any], now: Mapping[str,
     Raises:
         CheckpointError: They differ; the message names the first key that does, and both values.
     """
-    card, network = (_mapping(before.get(name)) for name in ("card", "network"))
-    for key, name in rules_of(now["card"]["task"]).resume.items():
+    card, rules = _mapping(before.get("card")), rules_of(now["card"]["task"])
+    for key, name in rules.resume.items():
         _check_equal(path, name, card.get(key), now["card"].get(key))
-    for key in sorted({*network, *now["network"]}, key=str):
-        _check_equal(path, f"model.network.{key}", network.get(key), now["network"].get(key))
+    for part in rules.parts:
+        old, new = _mapping(before.get(part)), _mapping(now.get(part))
+        for key in sorted({*old, *new}, key=str):
+            _check_equal(path, f"model.{part}.{key}", old.get(key), new.get(key))
 
 
 def _check_equal(path: Path, name: str, before: object, now: object) -> None:

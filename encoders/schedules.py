@@ -65,10 +65,20 @@ def build_scheduler(
     """
     options = dict(spec)
     if "total_steps" in options:
-        wanted = options["total_steps"]
-        is_given = isinstance(wanted, int) and wanted > 0
-        options["total_steps"] = wanted if is_given else _horizon(estimate(), wanted)
+        steps = planned_steps(spec, estimate)
+        options["total_steps"] = _checked_horizon(steps, options["total_steps"])
     return build_part(options, LRScheduler, optimizer)
+
+
+def planned_steps(spec: Mapping[str, object] | None, estimate: Callable[[], float]) -> float:
+    """Return the `total_steps` of a schedule, or the estimate where it gives none.
+
+    Args:
+        spec: See `build_scheduler`; None where there is no schedule.
+        estimate: See `build_scheduler`.
+    """
+    wanted = (spec or {}).get("total_steps")
+    return wanted if isinstance(wanted, int) and wanted > 0 else estimate()
 
 
 def step_plateau(scheduler: object, loss: float) -> None:
@@ -81,7 +91,7 @@ def step_plateau(scheduler: object, loss: float) -> None:
         scheduler.step(loss)
 
 
-def _horizon(estimate: float, wanted: object) -> int:
+def _checked_horizon(estimate: float, wanted: object) -> int:
     if not math.isfinite(estimate):
         raise ConfigError(
             "expected model.scheduler.total_steps to be a number of steps >= 1 where neither "

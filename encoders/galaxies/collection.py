@@ -23,7 +23,7 @@ from datagen.stamps import format as stamps
 Numbers = NDArray[np.int64]
 
 # Mapped files that are kept open.
-N_OPEN_FILES = 64
+N_OPEN_FILES = 4096
 STAMP_KEYS = ("SNAPSHOT", "OBJECT", "PROJECTION")
 REDSHIFT = "redshift"
 
@@ -91,6 +91,27 @@ class StampSet:
         """Number that stamps of one object share (n,)."""
         return np.asarray(self.table[prepared.IDENTITY], np.int64)
 
+    @functools.cached_property
+    def suite(self) -> NDArray[np.str_]:
+        """Suite of each stamp (n,)."""
+        return np.asarray(self.table["SUITE"], str)
+
+    @functools.cached_property
+    def file(self) -> Numbers:
+        """Number of the file of each stamp (n,)."""
+        return np.asarray(self.table["FILE_NUMBER"], np.int64)
+
+    @functools.cached_property
+    def row(self) -> Numbers:
+        """Row of each stamp in its file (n,)."""
+        return np.asarray(self.table["ROW"], np.int64)
+
+    @property
+    def fwhm(self) -> NDArray[np.float32]:
+        """Widest PSF of the bands of each stamp, NaN where unknown (n,) [arcsec]."""
+        # fmax takes the other value where one is unknown.
+        return np.asarray(np.fmax.reduce(self.of_bands("FWHM"), axis=1))
+
     @property
     def pixel_scale(self) -> float | None:
         """Median pixel scale [arcsec/px]; None where none is known."""
@@ -122,12 +143,12 @@ class StampSet:
             DataFormatError: A file is damaged, or a pixel is not finite.
         """
         found = np.empty((len(numbers), len(self.bands), self.side, self.side), np.float32)
-        rows = self.table["SUITE", "FILE_NUMBER", "ROW"][numbers]
-        for stamp, (suite, file, row) in zip(found, rows, strict=True):
-            place = self.places[str(suite)]
-            path = stamps.stamps_path(place.folder, int(file))
-            stamps.check_row(path, _mapped(path), int(row))
-            stamp[:] = _mapped(path)[int(row)][place.planes]
+        where = (column[numbers].tolist() for column in (self.suite, self.file, self.row))
+        for stamp, suite, file, row in zip(found, *where, strict=True):
+            place = self.places[suite]
+            path = stamps.stamps_path(place.folder, file)
+            stamps.check_row(path, _mapped(path), row)
+            stamp[:] = _mapped(path)[row][place.planes]
         is_wrong = ~np.isfinite(found).all(axis=(1, 2, 3))
         if is_wrong.any():
             name = self.names(numbers[is_wrong][:1])[0]
@@ -163,26 +184,35 @@ def open_stamps(
     table, scaler = prepared.read_prepared(data_dir), prepared.read_scaler(data_dir)
     wanted = _wanted_suites(table, suites)
     table = table[np.isin(np.asarray(table["SUITE"], str), wanted)]
-    headers, hashes = {}, {}
+    headers, hashes, manifest = {}, {}, prepared.read_manifest(data_dir)
     for suite in wanted:
         there = stamps.read_labels(stamps_dir / suite)
-        _check_unchanged(suite, table[np.asarray(table["SUITE"], str) == suite], there, data_dir)
+        chosen = table[np.asarray(table["SUITE"], str) == suite]
+        is_same = _are_unchanged(chosen, there) and there.meta.get("CONFHASH", "") == (
+            manifest["suites"].get(suite, {}).get("config_hash")
+        )
+        if not is_same:
+            raise DataFormatError(
+                f"the stamps of suite {suite} have changed since {data_dir} was prepared; run "
+                f"again: {prepared.COMMAND}",
+                suite,
+            )
         headers[suite], hashes[suite] = there.meta, str(there.meta.get("CONFHASH", ""))
     first = headers[wanted[0]]
-    chosen = stamps.bands_of(first) if bands is None else list(bands)
-    places = {suite: Place(stamps_dir / suite, _planes(suite, header, chosen))
+    wanted_bands = stamps.bands_of(first) if bands is None else list(bands)
+    places = {suite: Place(stamps_dir / suite, _planes(suite, header, wanted_bands))
               for suite, header in headers.items()}  # fmt: skip
     names = _labels(scaler, labels)
     values = [np.asarray(table[name], np.float32) for name in names]
     return StampSet(
         table=table,
         places=places,
-        bands=chosen,
+        bands=wanted_bands,
         side=int(first["SIDE"]),
         unit=str(first["UNIT"]),
         zero_point=None if first.get("ZEROPT") is None else float(first["ZEROPT"]),
         scaler=scaler,
-        split=prepared.read_manifest(data_dir)["settings"]["split"],
+        split=manifest["settings"]["split"],
         index=_numbers(_names(table)),
         labels=names,
         values=np.stack(values, axis=1) if names else np.empty((len(table), 0), np.float32),
@@ -248,18 +278,12 @@ def _labels(scaler: Mapping[str, Any], labels: Sequence[str] | None) -> list[str
     return list(labels)
 
 
-def _check_unchanged(suite: str, chosen: Table, there: Table, data_dir: Path) -> None:
-    """Raise `DataFormatError` unless rows still lie where they were prepared."""
-    place_of = {place: row for row, place in enumerate(zip(there["FILE_NUMBER"], there["ROW"],
-                                                           strict=True))}  # fmt: skip
-    rows = [place_of.get(place, -1)
-            for place in zip(chosen["FILE_NUMBER"], chosen["ROW"], strict=True)]  # fmt: skip
-    is_same = min(rows, default=0) >= 0 and all(
-        (np.asarray(there[key])[rows] == np.asarray(chosen[key])).all() for key in STAMP_KEYS
+def _are_unchanged(chosen: Table, there: Table) -> bool:
+    """Tell whether rows still lie where they were prepared."""
+    places = zip(there["FILE_NUMBER"].tolist(), there["ROW"].tolist(), strict=True)
+    place_of = {place: row for row, place in enumerate(places)}
+    wanted = zip(chosen["FILE_NUMBER"].tolist(), chosen["ROW"].tolist(), strict=True)
+    rows = [place_of.get(place, -1) for place in wanted]
+    return min(rows, default=0) >= 0 and all(
+        bool((np.asarray(there[key])[rows] == np.asarray(chosen[key])).all()) for key in STAMP_KEYS
     )
-    if not is_same:
-        raise DataFormatError(
-            f"the stamps of suite {suite} have changed since {data_dir} was prepared; run again: "
-            f"{prepared.COMMAND}",
-            suite,
-        )

@@ -43,7 +43,7 @@ class GalaxiesDataset(Dataset[Batch]):
             "index": stamps.index,
             "object": stamps.objects,
             "labels": stamps.values,
-            "fwhm": stamps.known("FWHM"),
+            "fwhm": stamps.fwhm,
             "sigma": stamps.of_bands("SKYSIGMA"),
             "scale": stamps.known("SCALE"),
             "redshift": stamps.known(REDSHIFT),
@@ -80,6 +80,18 @@ class GalaxiesDataset(Dataset[Batch]):
         """Return what is known of some stamps."""
         return about(self.__getitems__(places.tolist()))
 
+    def unknown(self) -> dict[str, dict[str, float]]:
+        """Return the shares of stamps of each suite whose FWHM or noise is not known."""
+        suites = self.stamps.suite[self.numbers]
+        is_unknown = {
+            "fwhm": np.isnan(self.stamps.fwhm[self.numbers]),
+            "sigma": np.isnan(self._known["sigma"][self.numbers]).any(axis=1),
+        }
+        return {
+            str(suite): {k: float(x[suites == suite].mean()) for k, x in is_unknown.items()}
+            for suite in np.unique(suites)
+        }
+
     def names(self, places: Numbers) -> list[str]:
         """Return how stamps are called: suite, snapshot, object and projection."""
         return self.stamps.names(self.numbers[places])
@@ -111,6 +123,8 @@ class GalaxiesDataModule(SplitLoaders):
         train_px: Side that networks see [px], out of the middle of stamps.
         labels: Fields that probes ask for; None: all that are known.
         n_train: Number of training stamps; fewer are among more; None takes all.
+        n_val: Most validation stamps; None takes all. Probes take time with their square.
+        n_test: Most test stamps; None takes all.
         batch_size: Stamps per batch and device.
         num_workers: Loader processes per device.
         seed: Seed of shuffling and of the choice of training stamps.
@@ -128,6 +142,8 @@ class GalaxiesDataModule(SplitLoaders):
         train_px: int,
         labels: Sequence[str] | None,
         n_train: int | None,
+        n_val: int | None,
+        n_test: int | None,
         batch_size: int,
         num_workers: int,
         seed: int,
@@ -136,11 +152,13 @@ class GalaxiesDataModule(SplitLoaders):
         super().__init__(LoaderOptions(batch_size, num_workers, seed, rank=0, world_size=1))
         # Logged beside the hyper-parameters of the model.
         self.save_hyperparameters()
-        for name, count in (("n_train", n_train), ("train_px", train_px)):
+        counts = {"n_train": n_train, "n_val": n_val, "n_test": n_test, "train_px": train_px}
+        for name, count in counts.items():
             check_count(name, count)
         self.data_dir, self.stamps_dir = Path(data_dir), Path(stamps_dir)
         self.suites, self.bands, self.wanted_labels = suites, bands, labels
         self.train_px, self.n_train, self.in_memory = train_px, n_train, in_memory
+        self.n_val, self.n_test = n_val, n_test
         self._datasets: dict[str, GalaxiesDataset] = {}
 
     @functools.cached_property
@@ -158,6 +176,13 @@ class GalaxiesDataModule(SplitLoaders):
                 f"train_px = {self.train_px}; extract larger ones (data_gen.image.store_px)",
                 self.train_px,
                 stamps.side,
+            )
+        if not len(stamps.numbers("val")):
+            raise ConfigError(
+                f"expected validation stamps of data.suites = {', '.join(stamps.suites)}, but got "
+                "none, so that no checkpoint would be written; prepare stamps with a fraction val "
+                "(data_gen.split.fractions)",
+                0,
             )
         scaler = stamps.scaler["labels"]
         return {
@@ -190,6 +215,10 @@ class GalaxiesDataModule(SplitLoaders):
             numbers = self.stamps.numbers(split)
             if split == "train":
                 numbers = self._chosen(numbers)
+            else:
+                # Not suite by suite: losses compare the stamps of a batch.
+                most = {"val": self.n_val, "test": self.n_test}[split]
+                numbers = numbers[self._order(numbers)[:most]]
             self._datasets[split] = GalaxiesDataset(self.stamps, numbers, self.in_memory)
         return self._datasets[split]
 
@@ -233,9 +262,13 @@ class GalaxiesDataModule(SplitLoaders):
                 self.n_train,
                 len(numbers),
             )
+        return np.sort(numbers[self._order(numbers)[: self.n_train]])
+
+    def _order(self, numbers: Numbers) -> Numbers:
+        """Return places of stamps in an order by chance, which other stamps do not change."""
         index = torch.from_numpy(self.stamps.index[numbers])
-        places = random_fractions(self.options.seed, 0, index, "choice").argsort(stable=True)
-        return np.sort(numbers[places[: self.n_train].numpy()])
+        order = random_fractions(self.options.seed, 0, index, "choice").argsort(stable=True)
+        return order.numpy()
 
     def _hash(self, numbers: Numbers) -> str:
         names = sorted(self.stamps.names(numbers))

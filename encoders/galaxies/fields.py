@@ -51,7 +51,9 @@ class Fields:
         return sum(self.widths)
 
     def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """Return the mean over fields: squared error of numbers, cross-entropy of classes.
+        """Return the mean over fields that some stamp knows.
+
+        It is the squared error of numbers, the cross-entropy of classes; 0 where nothing is known.
 
         Args:
             outputs: (B, n_outputs).
@@ -60,11 +62,12 @@ class Fields:
         Raises:
             ConfigError: A label is none of the classes.
         """
-        terms = []
+        terms, n_fields = [], labels.new_zeros(())
         for number, part in enumerate(self._split(outputs)):
             is_known = labels[:, number].isfinite()
             # A sum over no stamp is 0, and so is its gradient.
             n = is_known.sum().clamp_min(1)
+            n_fields = n_fields + is_known.any()
             truth = labels[is_known, number]
             if self.names[number] in self.n_classes:
                 classes = self._classes(number, truth)
@@ -72,7 +75,7 @@ class Fields:
             else:
                 wanted = (truth - self.mean[number]) / self.std[number]
                 terms.append((part[is_known, 0] - wanted).square().sum() / n)
-        return torch.stack(terms).mean()
+        return torch.stack(terms).sum() / n_fields.clamp_min(1)
 
     def values(self, outputs: Tensor) -> Tensor:
         """Return fields in their units, and numbers of the likeliest classes (B, F)."""

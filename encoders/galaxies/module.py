@@ -22,20 +22,22 @@ from encoders.galaxies.figures import Probes, build_figures, readable
 from encoders.galaxies.heads import Head, MovingAverage, momentum_at
 from encoders.galaxies.metrics import Alignment, Rows
 from encoders.galaxies.objectives import Objective, View
-from encoders.galaxies.views import Views
+from encoders.galaxies.views import Views, warn_of_unknown
 from encoders.optimizers import decay_groups
-from encoders.schedules import build_optimizers
+from encoders.schedules import build_optimizers, planned_steps
 
 log = logging.getLogger(__name__)
 
 N_VIEWS = 2
+# Of stamps whose pixels are fluxes, in which noise is drawn.
+FLUX_UNIT = "nanomaggy"
 
 
 class GalaxyModule(LightningModule):
     """Embeddings of stamps, trained so that two views of a stamp say the same, others do not.
 
-    `network(views.plain(stamps))` gives embeddings; `projector` and `predictor` serve the loss
-    alone. Where there is a moving average, its network answers.
+    `network(views.plain(stamps))` gives embeddings, or its moving average where that is wanted;
+    `projector` and `predictor` serve the loss alone.
 
     All arguments are plain values, so that a checkpoint loads alone.
 
@@ -46,8 +48,9 @@ class GalaxyModule(LightningModule):
         heads: `projector` and `predictor`: widths of their layers; a predictor is None where the
             objective needs none.
         objective: `_target_` and options of the loss.
-        average: First momentum of the moving average of backbone and projector, which rises to 1 at
-            the horizon of the schedule; None: no average.
+        average: Momentum of a moving average of backbone and projector; None: no average. Where the
+            objective compares with it, it rises to 1 at the horizon of the schedule; elsewhere it
+            stays, and the average gives the embeddings.
         optimizer: `_target_` and options of the optimiser.
         scheduler: `_target_` and options of a schedule; None keeps the learning rate.
         views: `seed`, and the options of the steps of `Views`.
@@ -82,7 +85,7 @@ class GalaxyModule(LightningModule):
         self.average = None
         if average is not None:
             self.average = MovingAverage(nn.Sequential(self.network, self.projector))
-        check_parts(self.objective, self.predictor is not None, average)
+        check_parts(self.objective, self.projector, self.predictor, average)
         self.probes = Probes(**probes)
         names = list(card["labels"])
         self.val_figures = build_figures(self.probes, names, n_features)
@@ -94,20 +97,32 @@ class GalaxyModule(LightningModule):
         self._n_steps, self._horizon = 0, math.inf
 
     @property
+    def is_averaged(self) -> bool:
+        """Whether the moving average gives the embeddings, rather than serve as a target."""
+        return self.average is not None and not self.objective.needs_target
+
+    @property
     def encoder(self) -> nn.Module:
         """The network that answers: stamps that are stretched -> embeddings."""
-        return self.network if self.average is None else self.average.network[0]  # type: ignore[index]
+        return self._answering()[0]
 
     def forward(self, stamps: Tensor) -> Tensor:
         """Return embeddings (B, n_features), float32, of stamps (B, bands, side, side) [unit]."""
         embeddings: Tensor = self.encoder(packed(self.views.plain(stamps)))
         return embeddings.float()
 
+    def on_fit_start(self) -> None:
+        """Say for which stamps steps of the views do nothing."""
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        if self.trainer.is_global_zero:
+            warn_of_unknown(self.views, data.dataset("train").unknown())
+
     def on_train_start(self) -> None:
         """Count steps from here."""
         self._n_steps = self.global_step
-        given = (self.hparams["scheduler"] or {}).get("total_steps")
-        self._horizon = float(given or self.trainer.estimated_stepping_batches)
+        self._horizon = planned_steps(
+            self.hparams["scheduler"], lambda: self.trainer.estimated_stepping_batches
+        )
 
     def on_train_epoch_start(self) -> None:
         """Begin the random numbers of the network anew, so that a resumed training has the same."""
@@ -128,7 +143,7 @@ class GalaxyModule(LightningModule):
             return
         self._n_steps = self.global_step
         momentum = self.momentum
-        if math.isfinite(self._horizon):
+        if self.objective.needs_target and math.isfinite(self._horizon):
             momentum = momentum_at(self.global_step, int(self._horizon), momentum)
         self.average.update(nn.Sequential(self.network, self.projector), momentum)
 
@@ -145,8 +160,9 @@ class GalaxyModule(LightningModule):
         self.validated, figures = self._found(self.val_figures)
         if figures["is_collapsed"] and not self.trainer.sanity_checking:
             log.warning(
-                "embeddings have collapsed: mean standard deviation %.3g, rank %.3g, mean cosine "
-                "%.3g; try a lower model.optimizer.lr, larger batches, or another objective",
+                "embeddings have collapsed, these weights are of no use: mean standard deviation "
+                "%.3g, rank %.3g, mean cosine %.3g; try a lower model.optimizer.lr, larger "
+                "batches, or another objective",
                 *(figures[name] for name in ("std", "rank", "cosine")),
             )
         values = {f"val/{name}": value for name, value in figures.items()}
@@ -180,10 +196,19 @@ class GalaxyModule(LightningModule):
         drawn: Tensor = self.views(batch["stamps"], about(batch), batch["index"], epoch)
         return drawn
 
+    def _answering(self) -> tuple[nn.Module, nn.Module]:
+        """Return the backbone that answers, and its projector."""
+        if not self.is_averaged:
+            return self.network, self.projector
+        assert self.average is not None
+        backbone, head = self.average.network.children()
+        return backbone, head
+
     def _both(self, drawn: Tensor) -> tuple[View, View]:
         """Return what networks say of both views, which go through them as one batch."""
         flat = packed(drawn.flatten(0, 1))
-        projected = self.projector(self.network(flat))
+        backbone, head = (self.network, self.projector) if self.training else self._answering()
+        projected = head(backbone(flat))
         predicted = None if self.predictor is None else self.predictor(projected)
         is_asked = self.average is not None and self.objective.needs_target
         target = self.average(flat) if is_asked else None  # type: ignore[misc]
@@ -228,15 +253,25 @@ class GalaxyModule(LightningModule):
         )
 
 
-def build_views(card: Mapping[str, Any], options: Mapping[str, Any]) -> Views:
+def build_views(
+    card: Mapping[str, Any], options: Mapping[str, Any], n_views: int = N_VIEWS
+) -> Views:
     """Return what draws views of stamps like those of a card.
 
     Raises:
-        ConfigError: An option is wrong.
+        ConfigError: An option is wrong, or the noise is in another unit than the stamps.
     """
+    unit = card.get("unit", FLUX_UNIT)
+    if options.get("noise") is not None and unit != FLUX_UNIT:
+        raise ConfigError(
+            f"expected stamps in {FLUX_UNIT} for model.views.noise, but got unit = {unit}; leave "
+            "the step out with model.views.noise=null",
+            unit,
+            FLUX_UNIT,
+        )
     size = (list(card["bands"]), int(card["side"]), int(card["train_px"]))
     try:
-        return Views(*size, N_VIEWS, stretch={"softening": card["softening"]}, **options)
+        return Views(*size, n_views, stretch={"softening": card["softening"]}, **options)
     except TypeError as error:
         raise ConfigError(f"cannot build model.views: {error}", dict(options)) from error
 
@@ -249,16 +284,30 @@ def build_heads(
     return head, None if predictor is None else Head(head.n_out, predictor)
 
 
-def check_parts(objective: Objective, has_predictor: bool, average: float | None) -> None:
-    """Raise `ConfigError` where an objective lacks a part, or a part serves nothing."""
-    name = type(objective).__name__
-    if has_predictor != objective.needs_predictor:
+def check_parts(
+    objective: Objective, projector: Head, predictor: Head | None, average: float | None
+) -> None:
+    """Raise `ConfigError` where an objective lacks a part, or parts do not fit each other."""
+    name, width = type(objective).__name__, projector.n_out
+    if (predictor is not None) != objective.needs_predictor:
         words = ("widths", "null") if objective.needs_predictor else ("null", "widths")
         raise ConfigError(
             f"expected model.heads.predictor to be {words[0]} for the objective {name}, but got "
             f"{words[1]}",
-            has_predictor,
+            words[1],
         )
+    queue = getattr(objective, "queue", None)
+    widths = {
+        "the last of model.heads.predictor": width if predictor is None else predictor.n_out,
+        "model.objective.n_dimensions": width if queue is None else queue.kept.shape[1],
+    }
+    for key, value in widths.items():
+        if value != width:
+            raise ConfigError(
+                f"expected {key} to be {width}, the last of model.heads.projector, but got {value}",
+                value,
+                width,
+            )
     if objective.needs_target and average is None:
         raise ConfigError(
             f"expected model.average to be a momentum for the objective {name}, but got null",

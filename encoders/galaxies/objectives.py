@@ -124,11 +124,11 @@ class NNCLR(_OfObjects):
         """See `Objective.forward`."""
         assert a.predicted is not None
         assert b.predicted is not None
-        near_a, near_b = self.queue.nearest(a.projected), self.queue.nearest(b.projected)
+        known = self.known(objects)
+        near_a, near_b = (self.queue.nearest(view.projected, known) for view in (a, b))
         loss = losses.nnclr(
-            near_a, near_b, a.predicted, b.predicted, self.temperature, self.known(objects),
-            self.as_positives,
-        )  # fmt: skip
+            near_a, near_b, a.predicted, b.predicted, self.temperature, known, self.as_positives
+        )
         if self.training:
             self.queue.push(a.projected, objects)
         return loss

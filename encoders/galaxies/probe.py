@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from torchmetrics import MeanMetric
 from datagen.errors import CheckpointError
 from datagen.seeds import stream_seed
 from encoders.cards import rules_of
-from encoders.checkpoint import load_checkpoint
+from encoders.checkpoint import load_with_sha256
 from encoders.factory import build_part
 from encoders.galaxies.backbones import Backbone
 from encoders.galaxies.data import TASK, Batch, about
@@ -32,6 +33,8 @@ from encoders.schedules import build_optimizers
 log = logging.getLogger(__name__)
 
 PROBE_TASK = "galaxy_fields"
+# What of an encoder's card its probe keeps.
+ENCODER = ("model", "suites", "data_hash", "splits", "split_seed")
 
 
 class ProbeModule(LightningModule):
@@ -67,7 +70,7 @@ class ProbeModule(LightningModule):
         self.save_hyperparameters()
         self.card = dict(card) | {"task": PROBE_TASK}
         self.hparams["card"] = self.card
-        self.views, self.augment = build_views(card, views), augment
+        self.views, self.augment = build_views(card, views, n_views=1), augment
         shape = {"in_channels": len(card["bands"]), "side": int(card["train_px"])}
         self.network = build_part(network, Backbone, **shape)
         self.is_frozen = is_frozen
@@ -105,11 +108,15 @@ class ProbeModule(LightningModule):
         """
         if checkpoint is None:
             return cls(card=card, network=network, views=views, **options)
-        encoder: Any = load_checkpoint(Path(checkpoint), TASK)
+        encoder: Any
+        encoder, sha256 = load_with_sha256(Path(checkpoint), TASK)
         check_alike(Path(checkpoint), encoder.card, card)
+        warn_of_splits(Path(checkpoint), encoder.card, card)
         warn_of_hidden(encoder.views.ops, card["labels"])
         own = {key: encoder.hparams[key] for key in ("network", "views")}
-        probe = cls(card=card | {"softening": encoder.card["softening"]}, **own, **options)
+        about = {key: encoder.card.get(key) for key in ENCODER} | {"sha256": sha256}
+        more = {"softening": encoder.card["softening"], "encoder": about}
+        probe = cls(card=card | more, **own, **options)
         probe.network.load_state_dict(encoder.encoder.state_dict())
         log.info("on top of %s, trained on %s", checkpoint, ", ".join(encoder.card["suites"]))
         return probe
@@ -189,7 +196,10 @@ class ProbeModule(LightningModule):
 
     def _figures(self, split: str, rows: Rows) -> dict[str, Tensor]:
         found = self.fields.figures(rows.embeddings, rows.labels)
-        found["loss"] = float(self.fields.loss(rows.embeddings, rows.labels))
+        is_any = bool(rows.labels.isfinite().any())
+        loss = self.fields.loss(rows.embeddings, rows.labels)
+        # Without labels nothing is best.
+        found["loss"] = float(loss) if is_any else math.nan
         return {f"{split}/{name}": torch.tensor(value, dtype=torch.float32, device=self.device)
                 for name, value in found.items()}  # fmt: skip
 
@@ -204,3 +214,17 @@ def check_alike(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -
                 now[key],
                 before[key],
             )
+
+
+def warn_of_splits(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Log a warning where objects that trained an encoder may test its probe."""
+    keys, shared = ("splits", "split_seed"), set(before["suites"]) & set(now["suites"])
+    if shared and any(before.get(key) != now.get(key) for key in keys):
+        log.warning(
+            "%s was trained on other splits of %s (seed %s, now %s): objects that trained it may "
+            "test this probe, whose figures are then too good",
+            path,
+            ", ".join(sorted(shared)),
+            before.get("split_seed"),
+            now.get("split_seed"),
+        )

@@ -40,6 +40,7 @@ class ProbeReports(TableReports):
         rows: Rows = module.tested
         figures: dict[str, Any] = logged(trainer, "test")
         figures |= {name: module.card[name] for name in ABOUT} | {"n_stamps": len(rows.index)}
+        figures |= {"encoder": module.card.get("encoder"), "is_frozen": module.is_frozen}
         write_json(self.path(trainer, "test.json"), figures)
         names = named(trainer, "test", rows)
         arrays = {

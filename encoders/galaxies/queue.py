@@ -69,19 +69,24 @@ class Queue(nn.Module):
         self.n_seen += len(rows)
 
     @torch.no_grad()
-    def nearest(self, rows: Tensor) -> Neighbours:
-        """Return the nearest kept row by cosine; rows themselves while the queue is empty.
+    def nearest(self, rows: Tensor, objects: Tensor | None = None) -> Neighbours:
+        """Return the nearest kept row by cosine; rows themselves where there is none.
 
         Args:
             rows: Of any length (B, D).
+            objects: Which object each shows, whose own earlier rows do not count (B,), int64; None
+                where each row counts as an object.
         """
         queries = normalize(precise(rows), dim=1)
         with torch.autocast(rows.device.type, enabled=False):
             cosines = queries @ self.kept.to(queries.dtype).T
-        is_empty = torch.arange(len(self.kept), device=rows.device) >= self.n_seen
-        best = cosines.masked_fill(is_empty, -torch.inf).argmax(dim=1)
-        found = torch.where(self.n_seen > 0, self.kept[best].to(queries.dtype), queries)
-        return Neighbours(found, self.kept_objects[best])
+        is_out = torch.arange(len(self.kept), device=rows.device) >= self.n_seen
+        if objects is not None:
+            is_out = is_out | (self.kept_objects == objects[:, None])
+        cosine, best = cosines.masked_fill(is_out, -torch.inf).max(dim=1)
+        is_there = cosine.isfinite()
+        found = torch.where(is_there[:, None], self.kept[best].to(queries.dtype), queries)
+        return Neighbours(found, self.kept_objects[best].masked_fill(~is_there, NO_OBJECT))
 
     def rows(self) -> Tensor:
         """Return the rows taken up so far, oldest first (n, D)."""

@@ -170,3 +170,29 @@ def warn_of_hidden(ops: Iterable[Op], targets: Iterable[str]) -> None:
             target,
             ", ".join(names),
         )
+
+
+def warn_of_unknown(views: Views, unknown: Mapping[str, Mapping[str, float]]) -> None:
+    """Log a warning for each suite with stamps that a step leaves as they are.
+
+    A suite whose stamps are never blurred is easily told from others that are.
+
+    Args:
+        views: The steps.
+        unknown: Share of the stamps whose `fwhm` or `sigma` is not known, by suite.
+    """
+    steps = {
+        "fwhm": ("blur", views.resampling.blur is not None),
+        "sigma": ("noise", views.noise is not None),
+    }
+    for suite, shares in unknown.items():
+        for name, (step, is_wanted) in steps.items():
+            if is_wanted and shares[name] > 0:
+                log.warning(
+                    "model.views.%s leaves %.0f %% of the training stamps of suite %s as they are, "
+                    "whose %s is not known: a network may learn to tell suites by it",
+                    step,
+                    100 * shares[name],
+                    suite,
+                    name,
+                )
