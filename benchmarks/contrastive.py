@@ -8,8 +8,8 @@ suite a, as many steps of 128 stamps, and the same optimiser. Fields of other ob
 their 16 nearest neighbours: R^2, mean over seeds. `labels` is the same backbone, trained on those
 fields with the same views, for twice as many steps, since a step has one view of each stamp; its
 row has R^2 of its answers. `lightly` has its default transform and temperature, `lightly, tuned` a
-transform that keeps colours and sizes and turns by any angle, and our temperature; both see 8 bits of
-stretched pixels, with one range for all stamps.
+transform that keeps colours and sizes and turns by any angle, and our temperature; both see 8 bits
+of stretched pixels, with one range for all stamps.
 
 The second table has the cost of a step with ResNet-18 and 128 stamps of one band, in CPU-seconds on
 one thread, side by side; the fastest of the repetitions counts.
