@@ -63,7 +63,8 @@ class Training:
             ids = np.full(len(own), UNKNOWN)
         else:
             ids = own if self.by == OBJECT else identities(np.asarray(table[self.by]), str(self.by))
-        numbers = numbers_of(np.where(ids == UNKNOWN, own, ids))
+        # Numbers of objects are none of the ids that link them.
+        numbers = numbers_of(np.where(ids == UNKNOWN, np.char.add("object ", own), ids))
         if suite not in self.suites or not self.fractions:
             return numbers, np.full(len(own), "")
         splits = assign(numbers, self.seed, self.fractions)

@@ -73,12 +73,12 @@ def probe(
     return saved(cfg, tmp_path_factory.mktemp("probe") / "best.ckpt")
 
 
-@pytest.fixture
-def settings(stamps_dir: Path, encoder: Path, tmp_path: Path) -> GalaxySettings:
+@pytest.fixture(scope="session")
+def settings(stamps_dir: Path, encoder: Path) -> GalaxySettings:
     return GalaxySettings(
         cached_data_path=str(stamps_dir),
         weight_save_path=str(encoder),
-        output_dir=str(tmp_path / "out"),
+        output_dir="out",
         batch_size=16,
         num_workers=0,
         devices=1,
@@ -99,10 +99,20 @@ Predict = Callable[..., int]
 
 
 @pytest.fixture
-def predict(settings: GalaxySettings) -> Predict:
-    """Return a function that predicts with changed settings."""
+def predict(settings: GalaxySettings, tmp_path: Path) -> Predict:
+    """Return a function that predicts with changed settings, below `tmp_path / "out"`."""
 
     def call(**changes: object) -> int:
-        return predict_galaxies(dataclasses.replace(settings, **changes))
+        ours = {"output_dir": str(tmp_path / "out"), **changes}
+        return predict_galaxies(dataclasses.replace(settings, **ours))
 
     return call
+
+
+@pytest.fixture(scope="session")
+def whole(settings: GalaxySettings, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the results of all suites, evaluated."""
+    folder = tmp_path_factory.mktemp("whole")
+    ours = {"output_dir": str(folder), "evaluate": True}
+    assert predict_galaxies(dataclasses.replace(settings, **ours)) == 0
+    return folder

@@ -22,6 +22,7 @@ from datagen.stamps import format as stamps
 from encoders.checkpoint import load_checkpoint
 from inference.galaxies.run import COMMAND, KNOWN
 from inference.galaxies.settings import GalaxySettings
+from inference.galaxies.training import Training
 from inference.results import Form, read_result
 from tests.galaxy_stamps import write_suite
 
@@ -55,10 +56,9 @@ def changed_card(path: Path, copy: Path, **changes: object) -> str:
 
 
 def test_the_table_holds_what_the_encoder_says(
-    stamps_dir: Path, encoder: Path, tmp_path: Path, predict: Predict
+    stamps_dir: Path, encoder: Path, whole: Path
 ) -> None:
-    assert predict() == 0
-    table = table_of(tmp_path / "out")
+    table = table_of(whole)
     assert table["SUITE"].tolist() == ["a"] * 60 + ["b"] * 20 + ["c"] * 24
     module = load_checkpoint(encoder, "galaxies")
     for suite, planes in (("a", [0, 1, 2]), ("c", [2, 3, 1])):
@@ -71,67 +71,70 @@ def test_the_table_holds_what_the_encoder_says(
             np.testing.assert_array_equal(found[name], labels[name], name)
 
 
-def test_labels_that_a_suite_lacks_are_nan_or_empty(
-    stamps_dir: Path, tmp_path: Path, predict: Predict
-) -> None:
-    predict(suites=["a", "c"])
-    table = table_of(tmp_path / "out")
+def test_labels_that_a_suite_lacks_are_nan_or_empty(whole: Path) -> None:
+    table = table_of(whole)
     is_c = np.asarray(table["SUITE"]) == "c"
     assert np.isnan(table["colour"][is_c]).all()
     assert np.isfinite(table["colour"][~is_c]).all()
-    assert table["survey"].tolist() == [""] * 60 + ["deep"] * 24
-    header = fits.getheader(tmp_path / "out/predictions.fits", 1)
+    assert table["survey"].tolist() == [""] * 80 + ["deep"] * 24
+    header = fits.getheader(whole / "predictions.fits", 1)
     units = {header[f"TTYPE{k}"]: header.get(f"TUNIT{k}") for k in range(1, header["TFIELDS"] + 1)}
     assert units["width"] == "pix"
     assert units["colour"] is None
 
 
-def test_splits_are_those_of_the_training(
-    galaxies_dir: Path, tmp_path: Path, predict: Predict
-) -> None:
-    predict()
-    table = table_of(tmp_path / "out")
+def test_splits_are_those_of_the_training(galaxies_dir: Path, whole: Path) -> None:
+    table = table_of(whole)
     assert set(table["SPLIT"][table["SUITE"] == "c"]) == {""}
     assert set(table["SPLIT"][table["SUITE"] == "a"]) == {"train", "val", "test"}
     keys = ("SUITE", "FILE_NUMBER", "ROW")
     before = prepared.read_prepared(galaxies_dir / "prepared")
-    known = {tuple(map(str, row)): row for row in table[list(keys)].as_array().tolist()}
-    assert len(known) == len(table)
-    where = {tuple(map(str, row)): n for n, row in enumerate(table[list(keys)].as_array().tolist())}
+    where = {tuple(str(row[key]) for key in keys): n for n, row in enumerate(table)}
+    assert len(where) == len(table)
     for row in before:
         found = table[where[tuple(str(row[key]) for key in keys)]]
         assert found["SPLIT"] == row["SPLIT"]
         assert found["IDENTITY"] == row["IDENTITY"]
 
 
-def test_a_split_by_a_column_and_one_that_is_not_known(
+def test_splits_by_ids_that_link_objects() -> None:
+    """Stamps of one id share what they were; one whose id is not known has no split."""
+    table = Table({"OBJECT": np.arange(40), "root": np.repeat(np.arange(10.0), 4)})
+    table["root"][3] = np.nan
+    fractions = {"train": 0.5, "val": 0.2, "test": 0.3, "domain": 0.0}
+    numbers, splits = Training(("a",), "root", 1, fractions).look_up("a", table)
+    assert splits[3] == ""
+    assert np.isin(np.delete(splits, 3), ["train", "val", "test"]).all()
+    assert len(set(splits[:3])) == len(set(numbers[:3])) == 1
+    assert len(set(numbers)) == 11
+    assert set(splits[4:].reshape(9, 4)[:, 0]) > {"train"}
+    assert (splits[4:].reshape(9, 4) == splits[4:].reshape(9, 4)[:, :1]).all()
+    assert set(Training(("a",), "root", 1, fractions).look_up("b", table)[1]) == {""}
+    for by in ("history", None):
+        numbers, splits = Training(("a",), by, 1, fractions).look_up("a", table)
+        assert set(splits) == {""}
+        assert len(set(numbers)) == 40
+
+
+def test_a_split_that_is_not_known_is_told(
     encoder: Path, tmp_path: Path, predict: Predict, caplog: pytest.LogCaptureFixture
 ) -> None:
-    path = changed_card(encoder, tmp_path / "by.ckpt", split_by="is_red")
-    predict(suites=["a"], weight_save_path=path)
-    table = table_of(tmp_path / "out")
-    for value in (0.0, 1.0):
-        assert len(set(table["SPLIT"][table["is_red"] == value])) == 1
-    assert len(set(table["IDENTITY"])) == 2
-    for by in ("root", None):
-        path = changed_card(encoder, tmp_path / f"{by}.ckpt", split_by=by)
-        with caplog.at_level(logging.WARNING):
-            predict(suites=["a", "c"], weight_save_path=path, output_dir=str(tmp_path / f"{by}"))
-        assert set(table_of(tmp_path / f"{by}")["SPLIT"]) == {""}
-        assert f"split by {by or 'what its card does not say'}" in caplog.text
-        assert "which stamps of a trained" in caplog.text
+    path = changed_card(encoder, tmp_path / "by.ckpt", split_by="root")
+    with caplog.at_level(logging.WARNING):
+        predict(suites=["a", "c"], weight_save_path=path)
+    assert set(table_of(tmp_path / "out")["SPLIT"]) == {""}
+    assert "which stamps of a trained the encoder, since objects were split by root" in caplog.text
 
 
-def test_neighbours_tell_labels(tmp_path: Path, predict: Predict, encoder: Path) -> None:
+def test_neighbours_tell_labels(whole: Path, encoder: Path) -> None:
     """The figure is that of a loop over stamps that did not train."""
-    assert predict(evaluate=True) == 0
-    found = read_json(tmp_path / "out/evaluation.json")["suites"]
-    table = table_of(tmp_path / "out")
+    found = read_json(whole / "evaluation.json")["suites"]
+    table = table_of(whole)
     new = table[~np.isin(table["SPLIT"], ["train", "val"])]
     assert found["a"]["n_stamps"] == (new["SUITE"] == "a").sum() < 60
     assert found["c"]["n_objects"] == 12
     assert found["c"]["knn_r2_colour"] is None
-    assert (tmp_path / "out/pca.png").is_file()
+    assert (whole / "pca.png").is_file()
     some = new[new["SUITE"] == "c"]
     x = np.asarray(some["EMBEDDING"], float)
     x = (x - x.mean(axis=0)) / np.where(x.std(axis=0) > 1e-9, x.std(axis=0), 1.0)
@@ -173,25 +176,23 @@ def test_a_probe_finds_fields(
 
 
 def test_lost_and_damaged_parts_are_made_again(tmp_path: Path, predict: Predict) -> None:
-    predict(evaluate=True)
+    predict(suites=["b", "c"])
     out = tmp_path / "out"
     before = contents(out)
-    assert {"evaluation.json", "pca.png", "predictions.fits", "run.json"} <= before.keys()
+    assert {"predictions.fits", "failed.ecsv", "run.json"} <= before.keys()
     times = {path: path.stat().st_mtime_ns for path in (out / "parts").iterdir()}
     (out / "parts/c-stamps_000001.fits").unlink()
     damaged = out / "parts/b-stamps_000000.fits"
     damaged.write_bytes(damaged.read_bytes()[:2880])
-    assert predict(evaluate=True) == 0
+    assert predict(suites=["b", "c"]) == 0
     assert contents(out) == before
     kept = [path for path, time in times.items() if path.stat().st_mtime_ns == time]
-    assert len(kept) == 4
+    assert len(kept) == 2
     with pytest.raises(ConfigError, match=r"predict\.batch_size = 16, now 15.*overwrite=true"):
         predict(batch_size=15)
 
 
-def test_bad_stamps_and_files_are_failures(
-    tmp_path: Path, predict: Predict, settings: GalaxySettings
-) -> None:
+def test_bad_stamps_and_files_are_failures(tmp_path: Path, predict: Predict) -> None:
     folder = tmp_path / "stamps/d"
     write_suite(folder, 6)
     first, second = stamps.stamp_files(folder)
@@ -287,6 +288,7 @@ def test_encoders_of_other_tasks_are_refused(
     ("change", "message"),
     [
         ({"batch_size": 0}, "predict.batch_size to be a number >= 1, but got .* = 0"),
+        ({"n_evaluated": 1}, "predict.n_evaluated to be a number >= 2, but got .* = 1"),
         ({"suites": []}, r"predict.suites to be null or names of suites, but got .* = \[\]"),
         ({"scale_tolerance": 0.0}, "predict.scale_tolerance to be null or a number > 0, .* = 0.0"),
     ],

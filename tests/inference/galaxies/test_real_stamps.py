@@ -82,7 +82,7 @@ def test_real_images_pass(
     content = {"state_dict": module.state_dict(), "hyper_parameters": dict(module.hparams)}
     save_torch(tmp_path / "best.ckpt", content)
     ours = {"cached_data_path": str(tmp_path / "stamps"), "evaluate": True}
-    ours |= {"weight_save_path": str(tmp_path / "best.ckpt")}
+    ours |= {"weight_save_path": str(tmp_path / "best.ckpt"), "output_dir": str(tmp_path / "out")}
     assert predict_galaxies(dataclasses.replace(settings, **ours)) == 0
     form = Form("", ("SUITE", "EMBEDDING"), {})
     found = read_result(tmp_path / "out/predictions.fits", form).predictions
