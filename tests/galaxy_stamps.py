@@ -32,7 +32,9 @@ def blob(width: float, colour: float, rng: np.random.Generator) -> NDArray[np.fl
     return (fluxes[:, None, None] * light + noise).astype(np.float32)
 
 
-def write_suite(folder: Path, n_objects: int, first: int = 0, **cards: object) -> None:
+def write_suite(
+    folder: Path, n_objects: int, first: int = 0, drop: str = "", **cards: object
+) -> None:
     """Write a suite whose objects have a width, a colour and a kind; one width is not known."""
     rng = np.random.default_rng([5, first])
     objects = np.repeat(np.arange(first, first + n_objects), N_PROJECTIONS)
@@ -54,7 +56,8 @@ def write_suite(folder: Path, n_objects: int, first: int = 0, **cards: object) -
         "colour": colour,
         "is_red": (colour > 0.5).astype(float),
     }
-    header = {"SUITE": folder.name, "BANDS": ",".join(BANDS), "SIDE": SIDE, "UNIT": "nmgy"}
+    known.pop(drop, None)
+    header = {"SUITE": folder.name, "BANDS": ",".join(BANDS), "SIDE": SIDE, "UNIT": "nanomaggy"}
     header |= {"ZEROPT": 22.5, "CONFHASH": "0123", **cards}
     for number, rows in enumerate(np.array_split(np.arange(n), 2)):
         part = {name: values[rows] for name, values in known.items()}

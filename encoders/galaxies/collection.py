@@ -133,7 +133,12 @@ class StampSet:
         return np.asarray(self.table[name], np.float32)
 
     def of_bands(self, name: str) -> NDArray[np.float32]:
-        """Return what is known of each band (n, bands)."""
+        """Return what is known of each band (n, bands).
+
+        Where no band has a column of its own, the column without a band holds for all.
+        """
+        if not any(column.startswith(f"{name}_") for column in self.table.colnames):
+            return np.repeat(self.known(name)[:, None], len(self.bands), axis=1)
         return np.stack([self.known(f"{name}_{band.upper()}") for band in self.bands], axis=1)
 
     def read(self, numbers: Numbers) -> Tensor:

@@ -22,6 +22,8 @@ def data_options(galaxies_dir: Path) -> dict[str, Any]:
         "train_px": 12,
         "labels": None,
         "n_train": None,
+        "n_val": None,
+        "n_test": None,
         "batch_size": 8,
         "num_workers": 0,
         "seed": 1,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from omegaconf import DictConfig
 
 from datagen.errors import ConfigError, DataFormatError, DataNotFoundError
 from datagen.stamps import format as stamps
-from encoders.galaxies.data import GalaxiesDataModule, about
+from encoders.galaxies.data import GalaxiesDataModule, GalaxiesDataset, about
 from tests.galaxy_stamps import BANDS, SIDE, SIGMA, Compose, prepare, write_suite
 
 Options = dict[str, Any]
@@ -77,6 +78,31 @@ def test_fewer_training_stamps_are_among_more(data_options: Options) -> None:
     assert more != set(other.dataset("train").numbers.tolist())
 
 
+def test_validation_mixes_suites_and_can_be_limited(data_options: Options) -> None:
+    data = GalaxiesDataModule(**data_options)
+    order = data.stamps.suite[data.dataset("val").numbers].tolist()
+    assert set(order) == {"a", "b"}
+    assert order != sorted(order)
+    few = GalaxiesDataModule(**data_options | {"n_val": 4, "n_test": 3})
+    assert few.dataset("val").numbers.tolist() == data.dataset("val").numbers[:4].tolist()
+    assert len(few.dataset("test")) == 3
+
+
+def test_the_widest_psf_of_the_bands_counts(data_options: Options, tmp_path: Path) -> None:
+    data = GalaxiesDataModule(**data_options)
+    n = len(data.stamps)
+    table = data.stamps.table.copy()
+    table["FWHM_G"], table["FWHM_R"] = np.full(n, 1.3), np.where(np.arange(n) == 0, np.nan, 0.9)
+    for bands, expected in ((["r"], 0.9), (["g", "r"], 1.3), (["i"], np.nan)):
+        stamps = dataclasses.replace(data.stamps, table=table, bands=bands)
+        np.testing.assert_allclose(stamps.fwhm[1:], expected, rtol=1e-6)
+    assert dataclasses.replace(data.stamps, table=table, bands=["g", "r"]).fwhm[0] == np.float32(
+        1.3
+    )
+    dataset = GalaxiesDataset(stamps, data.stamps.numbers("train"), in_memory=False)
+    assert dataset.unknown() == {s: {"fwhm": 1.0, "sigma": 0.0} for s in ("a", "b")}
+
+
 def test_bands_can_be_chosen(data_options: Options) -> None:
     whole, part = (
         GalaxiesDataModule(**data_options | {"bands": bands}).dataset("val")
@@ -89,7 +115,7 @@ def test_bands_can_be_chosen(data_options: Options) -> None:
 def test_card_and_hash(data_options: Options) -> None:
     data = GalaxiesDataModule(**data_options)
     card = data.card()
-    assert (card["side"], card["train_px"], card["unit"]) == (SIDE, 12, "nmgy")
+    assert (card["side"], card["train_px"], card["unit"]) == (SIDE, 12, "nanomaggy")
     assert card["softening"] == pytest.approx(2 * SIGMA)
     assert set(card["labels"]) == {"redshift", "width", "colour", "is_red"}
     assert card["data_hash"] == data.data_hash(card["split_seed"], card["splits"])
@@ -129,6 +155,10 @@ def test_missing_and_changed_files(
     moved = data_options | {"data_dir": str(tmp_path / "prepared"),
                             "stamps_dir": str(tmp_path / "stamps")}  # fmt: skip
     assert GalaxiesDataModule(**moved).card()["n_train"] > 0
+    shutil.rmtree(tmp_path / "stamps" / "a")
+    write_suite(tmp_path / "stamps" / "a", 30, CONFHASH="4567")
+    with pytest.raises(DataFormatError, match=r"suite a have changed since .* run again"):
+        GalaxiesDataModule(**moved).card()
     shutil.rmtree(tmp_path / "stamps" / "a")
     write_suite(tmp_path / "stamps" / "a", 30, first=1)
     with pytest.raises(DataFormatError, match=r"suite a have changed since .* run again"):

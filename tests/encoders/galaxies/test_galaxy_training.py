@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import math
 import subprocess
@@ -105,6 +106,54 @@ def test_a_collapse_is_told(
     assert "embeddings have collapsed" in caplog.text
 
 
+def test_another_training_is_not_resumed(compose_galaxies: Compose, trained: Trained) -> None:
+    last = last_of(trained[0])
+    for change, message in (
+        ("model=dcl", r"model\.objective\.is_decoupled = False, .* got .* = True"),
+        ("model.objective.temperature=0.5", r"model\.objective\.temperature = 0\.2"),
+        ("model.views.blur=null", r"model\.views\.blur = "),
+        ("data.n_train=20", r"data\.n_train = "),
+    ):
+        with pytest.raises(CheckpointError, match=message):
+            train(compose_galaxies(f"ckpt_path={last}", "trainer.max_epochs=3", change))
+
+
+def test_an_average_answers_where_it_is_no_target(compose_galaxies: Compose) -> None:
+    for overrides, is_averaged in (
+        (["model.average=0.5"], True),
+        (["model=byol", "model.heads.predictor=[16,8]"], False),
+    ):
+        cfg = compose_galaxies(*overrides, "test=false", "trainer.max_epochs=1")
+        train(cfg)
+        module: Any = load_checkpoint(best_of(cfg), "galaxies")
+        assert module.is_averaged is is_averaged
+        slow = module.average.network[0]
+        assert module.encoder is (slow if is_averaged else module.network)
+        pairs = zip(slow.parameters(), module.network.parameters(), strict=True)
+        assert not any(torch.equal(a, b) for a, b in pairs)
+        # The loss of a validation is that of the network that answers.
+        stamps = torch.randn(4, 3, 20, 20)
+        drawn = torch.stack([module.views.plain(stamps)] * 2)
+        projector = module.average.network[1] if is_averaged else module.projector
+        a, _ = module._both(drawn)
+        torch.testing.assert_close(a.projected, projector(module.encoder(drawn[0])))
+
+
+def test_unknown_widths_of_the_psf_are_told(
+    galaxies_dir: Path, composed: Compose, compose_galaxies: Compose, tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    write_suite(tmp_path / "stamps" / "a", 24)
+    write_suite(tmp_path / "stamps" / "b", 24, first=100, drop="FWHM")
+    prepare(tmp_path, composed)
+    with caplog.at_level(logging.WARNING):
+        train(compose_galaxies(f"paths.data_dir={tmp_path}", "trainer.max_epochs=1", "test=false"))
+    assert (
+        "model.views.blur leaves 100 % of the training stamps of suite b as they are" in caplog.text
+    )
+    assert "suite a as they are" not in caplog.text
+
+
 def test_a_probe_learns_on_top(compose_galaxies: Compose, trained: Trained) -> None:
     best = best_of(trained[0])
     more = [f"model.checkpoint={best}", "data.labels=[colour,is_red]", "+model.classes={is_red:2}"]
@@ -117,6 +166,9 @@ def test_a_probe_learns_on_top(compose_galaxies: Compose, trained: Trained) -> N
     encoder: Any = load_checkpoint(best, "galaxies")
     for name, value in encoder.network.state_dict().items():
         assert torch.equal(value, probe.network.state_dict()[name]), name
+    about = probe.card["encoder"]
+    assert (about["model"], about["suites"]) == ("simclr", ["a", "b"])
+    assert about["sha256"] == hashlib.sha256(best.read_bytes()).hexdigest()
 
 
 def test_fine_tuning_and_training_from_scratch(
@@ -144,7 +196,7 @@ def test_a_probe_of_other_stamps_is_refused(
         train(compose_galaxies(*more, "data.bands=[r]"))
     write_suite(tmp_path / "stamps" / "a", 12, UNIT="ct")
     prepare(tmp_path, composed)
-    with pytest.raises(CheckpointError, match="expected stamps with unit = nmgy"):
+    with pytest.raises(CheckpointError, match="expected stamps with unit = nanomaggy"):
         train(compose_galaxies(*more, f"paths.data_dir={tmp_path}"))
 
 
@@ -153,7 +205,15 @@ def test_a_probe_of_other_stamps_is_refused(
     [
         (["model=nnclr", "model.heads.predictor=null"], "predictor to be widths for the .* NNCLR"),
         (["model.heads.predictor=[8]"], "predictor to be null for the objective SimCLR"),
-        (["model=byol", "model.average=null"], "average to be a momentum for the objective BYOL"),
+        (["model=nnclr", "model.heads.predictor=[16,4]"], "last of .*predictor to be 8, .* got 4"),
+        (
+            ["model=nnclr", "model.heads.predictor=[16,8]", "model.objective.n_dimensions=16"],
+            r"expected model\.objective\.n_dimensions to be 8, .* got 16",
+        ),
+        (
+            ["model=byol", "model.heads.predictor=[8]", "model.average=null"],
+            "average to be a momentum for the objective BYOL",
+        ),
         (["model.average=1.5"], r"model\.average to be null or in \[0, 1\)"),
         (["model.probes.n_neighbours=0"], "expected n_neighbours >= 1"),
         (["+model.views.sharpen=1"], r"cannot build model\.views: .*sharpen"),
@@ -190,7 +250,8 @@ def work(rank, n, folder, path):
         )
     data = GalaxiesDataModule(
         data_dir=f"{folder}/prepared", stamps_dir=f"{folder}/stamps", suites=None, bands=None,
-        train_px=12, labels=None, n_train=None, batch_size=8, num_workers=0, seed=1,
+        train_px=12, labels=None, n_train=None, n_val=None, n_test=None, batch_size=8,
+        num_workers=0, seed=1,
         in_memory=False,
     )
     torch.manual_seed(0)

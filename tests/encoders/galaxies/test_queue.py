@@ -45,6 +45,24 @@ def test_a_batch_may_be_longer_than_the_queue() -> None:
     assert set(queue.nearest(rows).objects.tolist()) == {-1}
 
 
+def test_rows_of_the_same_object_are_no_neighbours() -> None:
+    queue = Queue(N_ROWS, D)
+    (first, shown), (second, _) = batches(2)
+    queue.push(first, shown)
+    # Each row would find itself.
+    assert queue.nearest(first).objects.tolist() == shown.tolist()
+    near = queue.nearest(first, shown)
+    cosines = normalize(first, dim=1) @ normalize(first, dim=1).T
+    best = cosines.fill_diagonal_(-2.0).argmax(dim=1)
+    assert near.objects.tolist() == shown[best].tolist()
+    # Nothing but an earlier row of the same object is there.
+    alone = Queue(N_ROWS, D)
+    alone.push(second[:1], shown[:1])
+    near = alone.nearest(first[:1], shown[:1])
+    torch.testing.assert_close(near.rows, normalize(first[:1], dim=1))
+    assert near.objects.tolist() == [-1]
+
+
 def test_neighbours_are_those_by_cosine() -> None:
     queue, queries = Queue(N_ROWS, D), 3.0 * torch.randn(6, D)
     near = queue.nearest(queries)

@@ -219,7 +219,6 @@ def test_bad_stamps_and_files_are_failures(tmp_path: Path, predict: Predict) -> 
     ("key", "value", "message"),
     [
         ("bands", ["g", "r", "z"], r"bands = g,r,z, but suite a in .* has bands = g,r,i; extract"),
-        ("unit", "ct", "unit = ct, but suite a in .* has unit = nmgy"),
         (
             "pixel_scale",
             0.31,
@@ -238,6 +237,12 @@ def test_an_encoder_of_other_stamps_is_refused(
         assert predict(weight_save_path=path, suites=["c"], scale_tolerance=None) == 0
 
 
+def test_stamps_in_another_unit_are_refused(tmp_path: Path, predict: Predict) -> None:
+    write_suite(tmp_path / "stamps/e", 4, UNIT="ct")
+    with pytest.raises(CheckpointError, match=r"unit = nanomaggy, but suite e in .* unit = ct"):
+        predict(cached_data_path=str(tmp_path / "stamps"))
+
+
 def test_a_file_that_differs_from_the_first_fails_alone(tmp_path: Path, predict: Predict) -> None:
     write_suite(tmp_path / "stamps/d", 4)
     write_suite(tmp_path / "other/d", 4, UNIT="ct")
@@ -247,7 +252,7 @@ def test_a_file_that_differs_from_the_first_fails_alone(tmp_path: Path, predict:
     assert predict(cached_data_path=str(tmp_path / "stamps/d")) == JOBS_FAILED
     failed = Table.read(tmp_path / "out/failed.ecsv")
     assert failed["reason"].tolist() == [
-        "expected unit = nmgy in d/stamps/stamps_000001.npy, but got ct"
+        "expected unit = nanomaggy in d/stamps/stamps_000001.npy, but got ct"
     ]
 
 
