@@ -15,9 +15,11 @@ import torch
 from omegaconf import DictConfig
 
 from datagen.errors import CheckpointError, ConfigError
+from datagen.prepared.format import read_prepared
 from encoders.checkpoint import load_checkpoint
 from encoders.galaxies.module import GalaxyModule
 from encoders.training import train
+from tests.encoders.galaxies.conftest import read_content
 from tests.galaxy_stamps import Compose, prepare, write_suite
 
 Trained = tuple[DictConfig, dict[str, float]]
@@ -223,6 +225,26 @@ def test_a_probe_of_other_stamps_is_refused(
 def test_wrong_settings(compose_galaxies: Compose, change: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         train(compose_galaxies(*change))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n_devices", [1, 2])
+def test_the_command_trains(galaxies_dir: Path, tmp_path: Path, root: Path, n_devices: int) -> None:
+    command = [sys.executable, str(root / "train.py"), "model=nnclr", "model.objective.n_rows=64"]
+    command += ["model.heads={projector: [16, 8], predictor: [16, 8]}", "data.train_px=12"]
+    command += ["model.network.channels=[4,8]", "model.network.n_blocks=[0]", "data.batch_size=8"]
+    command += [f"paths.data_dir={galaxies_dir}", f"trainer.devices={n_devices}", "trainer=cpu"]
+    command += ["trainer.max_epochs=1", "trainer.sync_batchnorm=false"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "outputs/nnclr/best.ckpt").is_file()
+    (run,) = (tmp_path / "logs/nnclr/runs").iterdir()
+    names = {path.name for path in (run / "results").iterdir()}
+    assert names >= {"history.ecsv", "test.json", "embeddings.npz", "pca.png", "views.png"}
+    assert (run / "tensorboard/projector_config.pbtxt").is_file()
+    # Each stamp counts once.
+    splits = read_prepared(galaxies_dir / "prepared")["SPLIT"]
+    assert read_content(run / "results/test.json")["n_stamps"] == (splits == "test").sum()
 
 
 def galaxies_of(compose_galaxies: Compose) -> Path:
