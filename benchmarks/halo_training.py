@@ -6,11 +6,12 @@ Usage: python benchmarks/halo_training.py [--folder demo/halos] [--epochs 30] [-
 Rows: LDA on radial profiles, the reference recipe (its 150 epochs, and as many as our CPU time
 allows), ours, and ours without each of its parts. All are trained on the same halos of suite a, and
 predict maps of other halos, all unseen: the same suite, cross-sections between those of the
-training, other feedback, heavier halos, noise. What is missing is simulated; trainings that are done
-are read from `<folder>/runs`. Columns: CPU-seconds of a training; accuracy of the four classes, rmse
-[dex] and coverage of the 68 % intervals among unseen halos; mean error [dex] at 0.2 cm2/g; rmse
-[dex] with other feedback; area under the ROC curve of noise and of the heavier halos; share of maps
-that are flagged as unlike those of the training, at cross-sections of the training and between them.
+training, other feedback, heavier halos, noise. What is missing is simulated; trainings that are
+done are read from `<folder>/runs`. Columns: CPU-seconds of a training; accuracy of the four
+classes, rmse [dex] and coverage of the 68 % intervals among unseen halos; mean error [dex] at 0.2
+cm2/g; rmse [dex] with other feedback; area under the ROC curve of noise and of the heavier halos;
+share of maps that are flagged as unlike those of the training, at cross-sections of the training
+and between them.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ WITHOUT = {
     "log10": ["data.transform=max"],
     "schedule": ["model.scheduler=null"],
     "log-polar maps": ["model=compact_reduced", "model.network.encoder.padding=1"],
-    "log-polar maps, turns by quarters": [
+    "log-polar maps and exact turns": [
         "model=compact_reduced",
         "model.network.encoder.padding=1",
         "model.augment.exact=false",
