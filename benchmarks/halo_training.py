@@ -6,12 +6,12 @@ Usage: python benchmarks/halo_training.py [--folder demo/halos] [--epochs 30] [-
 Rows: LDA on radial profiles, the reference recipe (its 150 epochs, and as many as our CPU time
 allows), ours, and ours without each of its parts. All are trained on the same halos of suite a, and
 predict maps of other halos, all unseen: the same suite, cross-sections between those of the
-training, other feedback, heavier halos, noise. What is missing is simulated; rows of trainings that
-are done are read from `<folder>/runs`. Columns: CPU-seconds
-of a training; accuracy of the four classes, rmse [dex] and coverage of the 68 % intervals among
-unseen halos; mean error [dex] at 0.2 cm2/g; rmse [dex] with other feedback; area under
-the ROC curve of noise and of the heavier halos; share of maps that are flagged as unlike those of
-the training, at cross-sections of the training and between them.
+training, other feedback, heavier halos, noise. What is missing is simulated; trainings that are
+done are read from `<folder>/runs`. Columns: CPU-seconds of a training; accuracy of the four
+classes, rmse [dex] and coverage of the 68 % intervals among unseen halos; mean error [dex] at 0.2
+cm2/g; rmse [dex] with other feedback; area under the ROC curve of noise and of the heavier halos;
+share of maps that are flagged as unlike those of the training, at cross-sections of the training
+and between them.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import re
 import resource
 import shutil
 import subprocess
@@ -67,7 +68,7 @@ WITHOUT = {
     "log10": ["data.transform=max"],
     "schedule": ["model.scheduler=null"],
     "log-polar maps": ["model=compact_reduced", "model.network.encoder.padding=1"],
-    "log-polar maps, exact turns": [
+    "log-polar maps and exact turns": [
         "model=compact_reduced",
         "model.network.encoder.padding=1",
         "model.augment.exact=false",
@@ -160,13 +161,18 @@ def measure(name: str, overrides: Sequence[str], epochs: int, budget: Budget) ->
     """Train with each seed and print the row; return the mean CPU-seconds of a training."""
     spent, rows = [], []
     for seed in range(budget.seeds):
-        folder = budget.folder.absolute() / "runs" / f"{name.replace(' ', '_')}_{epochs}_{seed}"
+        folder = budget.folder.absolute() / "runs" / f"{slug(name)}_{epochs}_{seed}"
         seconds, row = once(folder, overrides, epochs, seed, budget)
         spent.append(seconds)
         rows.append(row)
     print(f"{name:34} {epochs:6d} {np.mean(spent):6.0f} +- {spread(spent):3.0f}", end=" ")
     print(*(_pair([row[key] for row in rows]) for key in COLUMNS), flush=True)
     return float(np.mean(spent))
+
+
+def slug(name: str) -> str:
+    """Return a name for a folder, which Hydra takes for a text."""
+    return re.sub(r"[^A-Za-z0-9]+", "_", name)
 
 
 def once(

@@ -26,6 +26,26 @@ def test_figures_of_an_evaluation() -> None:
     np.testing.assert_allclose(list(figures_of(found).values()), expected)
 
 
+def test_folders_of_runs_are_plain_words() -> None:
+    assert benchmark.slug("reference, our CPU time") == "reference_our_CPU_time"
+
+
+def test_what_is_done_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    budget = Budget(
+        tmp_path, 1, 24, epochs=1, reference_epochs=1, seeds=1, ablation_seeds=1, n_jobs=1
+    )
+    calls: list[str] = []
+    monkeypatch.setattr(
+        benchmark, "train", lambda folder, *_: (calls.append("train"), folder.mkdir())
+    )
+    monkeypatch.setattr(
+        benchmark, "predict", lambda *_: {"sets": {}, "novelty": {}, "cross_sections": []}
+    )
+    found = [benchmark.once(tmp_path / "run", [], 1, 0, budget) for _ in range(2)]
+    assert calls == ["train"]
+    assert list(found[0][1]) == list(found[1][1]) == list(benchmark.COLUMNS)
+
+
 def test_the_last_choice_of_a_key_counts() -> None:
     for changes in benchmark.WITHOUT.values():
         made = benchmark._last_of_each([*benchmark.OURS, *changes])
