@@ -5,6 +5,7 @@ Tasks are imported when they run, so that `--help`, `--cfg job` and tab completi
 
 from __future__ import annotations
 
+import difflib
 import functools
 import os
 import sys
@@ -13,8 +14,10 @@ from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import ConfigCompositionException
 from hydra.types import RunMode
 from omegaconf import DictConfig
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError
 
 from conf import schema
 from conf.help import FLAGS, FOLDER, help_text
@@ -37,7 +40,26 @@ def launch(config_name: str, task: Task) -> None:
         return
     schema.register()
     decorate = hydra.main(version_base="1.3", config_path=str(FOLDER), config_name=config_name)
-    decorate(functools.partial(_guarded, task))()
+    try:
+        decorate(functools.partial(_guarded, task))()
+    except SystemExit as end:
+        # Hydra ends while it handles what it could not compose, and has printed it.
+        if isinstance(end.__context__, ConfigCompositionException):
+            sys.stderr.write(_alternatives(end.__context__.__cause__))
+        raise
+
+
+def _alternatives(error: BaseException | None) -> str:
+    """Return a line with the keys that are most like one that does not exist, if that is why."""
+    if not isinstance(error, ConfigAttributeError | ConfigKeyError):
+        return ""
+    if not isinstance(error.parent_node, DictConfig):
+        return ""
+    keys = [key for key in map(str, error.parent_node) if not key.startswith("_")]
+    close = difflib.get_close_matches(str(error.key), keys)
+    parent = str(error.full_key).rpartition(".")[0]
+    names = [f"{parent}.{key}" if parent else key for key in close or sorted(keys)]
+    return f"{'did you mean' if close else 'keys are'} {', '.join(names)}\n"
 
 
 def datagen() -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from datagen.errors import ConfigError
+
+N_DIFFERENCES = 5
 
 
 def check_range(name: str, value: float, low: float, high: float = float("inf")) -> None:
@@ -77,6 +79,33 @@ def check_keys(
             value=list(values),
             allowed=keys,
         )
+
+
+def differences(
+    before: Mapping[str, Any], now: Mapping[str, Any], key_of: Callable[[str], str]
+) -> list[str]:
+    """Say in words where nested settings differ, sorted; the first five places.
+
+    Args:
+        before: Plain values.
+        now: The same, as they shall be.
+        key_of: Gives the key that users know for one of the outermost.
+    """
+    found = [
+        f"{name} was {old!r}, now {new!r}"
+        for key in sorted(before.keys() | now.keys())
+        for name, old, new in _changes(before.get(key), now.get(key), key_of(key))
+    ]
+    more = [f"and {len(found) - N_DIFFERENCES} more"] if len(found) > N_DIFFERENCES else []
+    return found[:N_DIFFERENCES] + more
+
+
+def _changes(before: Any, now: Any, name: str) -> Iterator[tuple[str, Any, Any]]:  # noqa: ANN401
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in sorted(before.keys() | now.keys()):
+            yield from _changes(before.get(key), now.get(key), f"{name}.{key}")
+    elif before != now:
+        yield name, before, now
 
 
 def build_checked(cls: Any, values: Mapping[str, Any], name: str) -> Any:  # noqa: ANN401 - the class given

@@ -15,9 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from datagen.backends import execute
+from datagen.checks import differences
 from datagen.errors import ConfigError, DataFormatError
 from datagen.files import (
     PARTIAL,
@@ -28,6 +27,7 @@ from datagen.files import (
     write_json,
     write_text,
 )
+from datagen.progress import counted
 
 log = logging.getLogger(__name__)
 
@@ -82,6 +82,10 @@ class JobSettings:
     def makes_everything(self) -> bool:
         """Tell whether all phases are selected."""
         return True
+
+    def key_of(self, name: str) -> str:
+        """Return the key that a user types for an entry of `content`."""
+        return f"data_gen.{name}"
 
     def content_hash(self) -> str:
         """Return the hash of `content`, kept in the meta of every output."""
@@ -174,9 +178,7 @@ def _run(settings: JobSettings) -> dict[str, int]:
         todo = [job for job in mine if settings.overwrite or not manifest.is_done(job)]
         _remove_partial(todo)
         n_made = 0
-        for job, outcome in tqdm(
-            execute(todo, settings), total=len(todo), desc=phase.name, unit="job", disable=None
-        ):
+        for job, outcome in counted(execute(todo, settings), len(todo), phase.name):
             if isinstance(outcome, str):
                 log.warning("%s failed: %s", job.name, outcome)
                 failed[job.name] = outcome
@@ -324,8 +326,8 @@ def _claim(folder: Path, settings: JobSettings) -> None:
     if left is not None or read_manifest(folder):
         if not settings.overwrite:
             unlike = f"no {SETTINGS_FILE} tells those of {left or 'the files in its manifest'}"
-            if found is not None:
-                unlike = _first_difference(found, wanted)
+            if isinstance(found, dict):
+                unlike = ", ".join(differences(found, wanted, settings.key_of))
             raise ConfigError(
                 f"{folder} holds files made with other settings ({unlike}); choose another "
                 "data_gen.data_dir, or add data_gen.overwrite=true to replace them",
@@ -339,15 +341,6 @@ def _owned_files(folder: Path, settings: JobSettings) -> Iterator[Path]:
     """Yield the files that the simulator made, or that stand where it would put its own."""
     for pattern in settings.owned():
         yield from (p for p in sorted(folder.glob(pattern)) if not p.name.startswith(PARTIAL))
-
-
-def _first_difference(found: Any, wanted: Any, name: str = "data_gen") -> str:  # noqa: ANN401
-    """Say in words where two nested settings differ first."""
-    if isinstance(found, dict) and isinstance(wanted, dict):
-        for key in sorted(found.keys() | wanted.keys()):
-            if found.get(key) != wanted.get(key):
-                return _first_difference(found.get(key), wanted.get(key), f"{name}.{key}")
-    return f"{name} was {found!r}, now {wanted!r}"
 
 
 def _remove_outputs(folder: Path, settings: JobSettings) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,42 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from datagen.files import save_torch, write_bytes
+from datagen.progress import Clock, Minutes
 
 log = logging.getLogger(__name__)
 
 
 class ReportCallback(Callback):
     """A callback that also takes part in the test of the best checkpoint."""
+
+
+class ProgressLines(Callback):
+    """Says once a minute in the log how far a training is.
+
+    Args:
+        clock: Gives the time [s].
+    """
+
+    def __init__(self, clock: Clock = time.monotonic) -> None:
+        self._minutes = Minutes(clock)
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,  # noqa: ANN401 - Lightning's signature
+        batch: Any,  # noqa: ANN401 - Lightning's signature
+        batch_idx: int,
+    ) -> None:
+        """Log step, epoch and loss, seldom: reading the loss makes a GPU wait."""
+        if not trainer.is_global_zero or not self._minutes.is_over():
+            return
+        n_steps = trainer.estimated_stepping_batches
+        total = f" of {n_steps:.0f}" if n_steps < float("inf") else ""
+        # Lightning has divided it by the batches of a step.
+        loss = float(outputs["loss"]) * trainer.accumulate_grad_batches
+        epoch = trainer.current_epoch + 1
+        log.info("step %d%s, epoch %d, loss %.4g", trainer.global_step, total, epoch, loss)
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -57,6 +88,7 @@ class RunCheckpoint(ModelCheckpoint):
         super().__init__(**kwargs)
         self.publish = publish
         self._published: tuple[str, float] | None = None
+        self._score_before: torch.Tensor | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Choose the folder of the run, which is known only now, and write atomically."""
@@ -67,13 +99,17 @@ class RunCheckpoint(ModelCheckpoint):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say where prediction finds the weights."""
-        if self._published is not None:
-            log.info("published %s as %s", Path(self._published[0]).name, self.publish)
+        if self._published is None:
+            return
+        is_old = self._score_before is not None and self._score_before == self.best_model_score
+        which = "the best of before, as no epoch since was better" if is_old else "the best"
+        log.info("published %s as %s: %s", self._published[0], self.publish, which)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Let a resumed training compete with the best it had reached, also in a new folder."""
         if Path(state_dict["best_model_path"]).is_file():
             state_dict = state_dict | {"dirpath": self.dirpath}
+            self._score_before = state_dict["best_model_score"]
         super().load_state_dict(state_dict)
 
     def on_train_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401

@@ -22,6 +22,7 @@ class TaskRules:
         module: Full name of the module's class, imported only when it is needed, since each task
             brings its own libraries.
         model: A model of this task, for messages.
+        predict: Choice of `predict=` for this task; None if there is none.
         is_fine: Entries that a card must have, with what their values must be; None allows any.
         resume: Entries that a resumed training must share, as the user knows them.
         is_same: Entries that must agree, before and now, where a training begins with given
@@ -32,6 +33,7 @@ class TaskRules:
 
     module: str
     model: str
+    predict: str | None
     is_fine: Mapping[str, Callable[[Any], bool] | None]
     resume: Mapping[str, str]
     is_same: Mapping[str, Callable[[Any, Any], bool]]
@@ -60,9 +62,14 @@ def rules_of(task: object) -> TaskRules:
 
 def command_for(task: str, card: Mapping[str, Any] | None = None) -> str:
     """Return the command that trains such an encoder (again)."""
-    model = (card or {}).get("model")
+    return f"python train.py model={model_of({'task': task, **(card or {})})}"
+
+
+def model_of(card: Mapping[str, Any]) -> str:
+    """Return the model of a card, or another one of its task where it does not say."""
+    model = card.get("model")
     is_name = isinstance(model, str) and model.isidentifier()
-    return f"python train.py model={model if is_name else rules_of(task).model}"
+    return str(model) if is_name else rules_of(card["task"]).model
 
 
 def is_number(value: object) -> bool:
@@ -118,6 +125,7 @@ def _of_stamps(module: str, model: str, *parts: str) -> TaskRules:
     return TaskRules(
         module=module,
         model=model,
+        predict=None,
         is_fine={
             "task": None,
             "bands": _are_names,
@@ -153,6 +161,7 @@ TASKS: Mapping[str, TaskRules] = {
     "membership": TaskRules(
         module="encoders.fields.module.MembershipModule",
         model="membership",
+        predict="survey",
         is_fine={
             "task": None,
             "bands": _are_names,
@@ -180,6 +189,7 @@ TASKS: Mapping[str, TaskRules] = {
     "lenses": TaskRules(
         module="encoders.lenses.module.LensModule",
         model="e2cnn",
+        predict="lenses",
         is_fine={
             "task": None,
             "classes": _are_names,
@@ -205,6 +215,7 @@ TASKS: Mapping[str, TaskRules] = {
     "halos": TaskRules(
         module="encoders.halos.module.HaloModule",
         model="compact_reduced",
+        predict="halos",
         is_fine={
             "task": None,
             "classes": lambda value: isinstance(value, list),

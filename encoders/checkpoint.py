@@ -15,7 +15,7 @@ import torch
 from lightning.pytorch import LightningModule
 
 from datagen.errors import CheckpointError, ConfigError, DataNotFoundError
-from encoders.cards import command_for, rules_of
+from encoders.cards import TASKS, command_for, model_of, rules_of
 
 log = logging.getLogger(__name__)
 
@@ -99,6 +99,13 @@ def load_initial_weights(
     _check_same_kind(path, before, now)
     _check_shifts(path, content[HPARAMS], model)
     _check_same_splits(path, before, now, hash_of)
+    if _is_other_network(content[HPARAMS], model.hparams):
+        name = model_of(before)
+        raise CheckpointError(
+            f"init_from = {path} is of another network (model={name}); add model={name}, or begin "
+            "with a checkpoint of this one",
+            name,
+        )
     _check_complete(path, model, content["state_dict"], now)
     try:
         model.load_state_dict(content["state_dict"])
@@ -175,16 +182,22 @@ def _check_same_splits(
     )
 
 
-def check_resumable(path: Path, limits: Mapping[str, int | None] | None = None) -> dict[str, Any]:
+def check_resumable(
+    path: Path,
+    limits: Mapping[str, int | None] | None = None,
+    model: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """Return the hyper-parameters of a checkpoint file that a training can go on from.
 
     Args:
         path: The checkpoint.
         limits: Where the training shall end: `max_steps` and `max_epochs`, -1 or None for no limit.
+        model: The group `model` of the training; None: that is not compared.
 
     Raises:
         DataNotFoundError: The file is missing.
-        CheckpointError: It is corrupt, carries more than data, or has no state of a training.
+        CheckpointError: It is corrupt, carries more than data, has no state of a training, or is of
+            another model.
         ConfigError: It has reached one of the limits.
     """
     if not path.is_file():
@@ -196,6 +209,11 @@ def check_resumable(path: Path, limits: Mapping[str, int | None] | None = None) 
     content = _content(path, _bytes(path))
     if "optimizer_states" not in content:
         raise CheckpointError(f"checkpoint {path} holds no state of a training", str(path))
+    found = content.get(HPARAMS)
+    hparams = dict(found) if isinstance(found, dict) else {}
+    # Before the limits, which are those of another model, and before data are looked for.
+    if model is not None:
+        _check_same_model(path, hparams, model)
     done = {"max_steps": content.get("global_step", 0), "max_epochs": content.get("epoch", -1) + 1}
     for name, limit in (limits or {}).items():
         if limit is not None and 0 <= limit <= done[name]:
@@ -205,8 +223,23 @@ def check_resumable(path: Path, limits: Mapping[str, int | None] | None = None) 
                 limit,
                 f"> {done[name]}",
             )
-    hparams = content.get(HPARAMS)
-    return dict(hparams) if isinstance(hparams, dict) else {}
+    return hparams
+
+
+def _check_same_model(path: Path, before: Mapping[str, Any], model: Mapping[str, Any]) -> None:
+    """Raise unless hyper-parameters name the module and the kind of network that are trained."""
+    card = _mapping(before.get("card"))
+    rules = TASKS.get(str(card.get("task")))
+    if rules is None:
+        return
+    if rules.module != model["_target_"] or _is_other_network(before, model):
+        name = model_of(card)
+        raise CheckpointError(
+            f"expected ckpt_path to be of the model that is trained, but {path} is of task = "
+            f"{card['task']}, model = {name}; add model={name} to go on with it, or leave "
+            "ckpt_path out to train from the start",
+            name,
+        )
 
 
 def check_same_training(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
@@ -229,6 +262,12 @@ def check_same_training(path: Path, before: Mapping[str, Any], now: Mapping[str,
         old, new = _mapping(before.get(part)), _mapping(now.get(part))
         for key in sorted({*old, *new}, key=str):
             _check_equal(path, f"model.{part}.{key}", old.get(key), new.get(key))
+
+
+def _is_other_network(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Tell whether two models name networks of different classes."""
+    kinds = [_mapping(of.get("network")).get("_target_") for of in (before, now)]
+    return None not in kinds and kinds[0] != kinds[1]
 
 
 def _check_equal(path: Path, name: str, before: object, now: object) -> None:
@@ -295,7 +334,8 @@ def _card(path: Path, content: Mapping[str, Any], task: str) -> dict[str, Any]:
     missing = [key for key in keys if not isinstance(card, dict) or key not in card]
     if isinstance(card, dict) and "task" in card and card["task"] != task:
         raise CheckpointError(
-            f"expected a checkpoint for task = {task}, but {path} is for task = {card['task']}",
+            f"expected a checkpoint for task = {task}, but {path} is for task = {card['task']}"
+            f"{_uses(card)}",
             card["task"],
             task,
         )
@@ -308,6 +348,15 @@ def _card(path: Path, content: Mapping[str, Any], task: str) -> dict[str, Any]:
         )
     _check_card_values(path, card)
     return card
+
+
+def _uses(card: Mapping[str, Any]) -> str:
+    """Say with which choices a checkpoint of another task goes, if the task is known."""
+    rules = TASKS.get(str(card["task"]))
+    if rules is None:
+        return ""
+    prediction = f" and predict={rules.predict}" if rules.predict else ""
+    return f", which goes with model={model_of(card)}{prediction}"
 
 
 def _check_card_values(path: Path, card: Mapping[str, Any]) -> None:

@@ -192,11 +192,11 @@ class BasicBlock(nn.Module):
         return relu(y + self.downsample(x), inplace=True)
 
 
-def check_side(side: int, n_halvings: int, least: int = 1) -> None:
+def check_side(side: int, n_halvings: int, least: int = 1, name: str = "side") -> None:
     """Raise `ConfigError` unless halvings leave the centre of the image on a pixel.
 
     A stride of 2 takes the pixels 0, 2, ..., which lie symmetric about the centre of an odd side
-    only: the side must be `m 2^n_halvings + 1`.
+    only: the side must be `m 2^n_halvings + 1`. Messages call it `name`.
     """
     step = 2**n_halvings
     least = max(least, step + 1)
@@ -205,8 +205,8 @@ def check_side(side: int, n_halvings: int, least: int = 1) -> None:
     below = max((side - 1) // step * step + 1, least)
     good = [below] if side < below else [below, below + step]
     raise ConfigError(
-        f"expected side to be a multiple of {step} plus 1, for halving breaks the symmetry of "
-        f"others, and >= {least}, but got side = {side}; simulate, crop or pad images to "
+        f"expected {name} to be a multiple of {step} plus 1, for halving breaks the symmetry of "
+        f"others, and >= {least}, but got {name} = {side}; simulate, crop or pad images to "
         f"{' or '.join(map(str, good))} px",
         side,
         good,

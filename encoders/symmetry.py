@@ -22,6 +22,12 @@ from encoders.residual import ConvNorm, Fields, RunningNorm, affine_of
 # Highest rotation frequency of the fields of SO(2) and O(2).
 MAX_FREQUENCY = 3
 GROUPS = "C1, C2, ..., C99; D1, D2, ..., D99 (with flips); SO2; O2 (with flips)"
+# What other programs call these groups.
+WORDS = {
+    "circular": "; Circular with N = 8 is C8 here",
+    "cyclic": "; the cyclic group of 8 rotations is C8 here",
+    "dihedral": "; Dihedral with N = 8 is D8 here",
+}
 # As torch's batch normalisation.
 MOMENTUM, EPSILON = 0.1, 1e-5
 
@@ -286,11 +292,12 @@ def split(fields: Tensor, size: int) -> Tensor:
     return fields.reshape(n_images, n_channels // size, size, *sides)
 
 
-def fields_of(group: str) -> RegularFields | IrrepFields:
+def fields_of(group: str, name: str = "group") -> RegularFields | IrrepFields:
     """Return the fields of a group of rotations (C, SO2), or of rotations and flips (D, O2).
 
     Args:
         group: C or D and the number of rotations, SO2 or O2.
+        name: What users know it as, for messages.
 
     Raises:
         ConfigError: There is no such group.
@@ -299,7 +306,9 @@ def fields_of(group: str) -> RegularFields | IrrepFields:
         plane = gspaces.FlipRot2dOnR2 if group == "O2" else gspaces.Rot2dOnR2
         return IrrepFields(plane(N=-1, maximum_frequency=2 * MAX_FREQUENCY))
     if not re.fullmatch(r"[CD][1-9]\d?", group):
-        raise ConfigError(f"expected group to be one of {GROUPS}, but got {group!r}", group, GROUPS)
+        hint = next((text for word, text in WORDS.items() if group.lower().startswith(word)), "")
+        message = f"expected {name} to be one of {GROUPS}, but got {group!r}{hint}"
+        raise ConfigError(message, group, GROUPS)
     kind, order = group[0], int(group[1:])
     if order == 1:
         return RegularFields(gspaces.Flip2dOnR2() if kind == "D" else gspaces.TrivialOnR2())

@@ -20,7 +20,7 @@ from conf.build import build
 from conf.running import run_folder
 from datagen.errors import ConfigError, OutputError
 from datagen.files import output_error
-from encoders.callbacks import ReportCallback
+from encoders.callbacks import ProgressLines, ReportCallback
 from encoders.checkpoint import check_resumable, check_same_training, load_initial_weights
 from encoders.devices import check_sweep, one_device, quiet_lightning, trainer_words
 from encoders.memory import keep_freed_memory
@@ -50,7 +50,8 @@ def train(cfg: DictConfig) -> dict[str, float]:
     folder = run_folder(cfg)
     check_writable(folder)
     limits = {name: cfg.trainer.get(name) for name in ("max_steps", "max_epochs")}
-    resumed = None if cfg.ckpt_path is None else check_resumable(Path(cfg.ckpt_path), limits)
+    ckpt = cfg.ckpt_path
+    resumed = None if ckpt is None else check_resumable(Path(ckpt), limits, cfg.model)
     _begin(cfg.seed)
     datamodule: LightningDataModule = build(cfg.data)
     if resumed is not None and hasattr(datamodule, "reuse_splits"):
@@ -65,7 +66,7 @@ def train(cfg: DictConfig) -> dict[str, float]:
     loggers = build_loggers(cfg, folder)
     trainer = build_trainer(
         cfg.trainer,
-        callbacks=build_callbacks(cfg, loggers),
+        callbacks=build_callbacks(cfg, loggers) + _lines(cfg),
         logger=loggers or False,
         default_root_dir=str(folder),
         enable_progress_bar=_shows_bar(cfg),
@@ -178,6 +179,11 @@ def _entries(group: DictConfig | None) -> Iterable[DictConfig]:
 def _shows_bar(cfg: DictConfig) -> bool:
     """Show a progress bar to people only: it would fill a log file."""
     return bool(cfg.trainer.enable_progress_bar) and sys.stdout.isatty()
+
+
+def _lines(cfg: DictConfig) -> list[ProgressLines]:
+    """Return what tells the progress where there is no bar."""
+    return [] if _shows_bar(cfg) else [ProgressLines()]
 
 
 def _plain(metrics: dict[str, Any]) -> dict[str, float]:

@@ -71,9 +71,15 @@ def predict_survey(
 
 def predict_lenses(settings: LensSettings, loggers: Sequence[Logger] = ()) -> int:
     """Classify images of lenses with the checkpoint of the settings; return the exit status."""
+    from encoders.lenses.module import LensModule
+    from encoders.lenses.program import save_program
     from inference.lenses.run import LensRun
 
     module, sha256 = load_with_sha256(Path(settings.weight_save_path), "lenses")
+    assert isinstance(module, LensModule)
+    if settings.export_path is not None and _is_first():
+        save_program(module, Path(settings.export_path))
+        log.info("wrote the classifier as a program to %s", settings.export_path)
     return run(LensRun(settings, module, sha256), loggers)
 
 
@@ -103,7 +109,7 @@ def run(job: Job, loggers: Sequence[Logger] = ()) -> int:
             # Predictions that are kept in memory would grow with the survey.
             trainer.predict(job.module, datamodule=job.data(), return_predictions=False)
     # Launchers take a child's status for a crash: only the first rank reports what failed.
-    if getattr(rank_zero_only, "rank", 0) != 0:
+    if not _is_first():
         return 0
     return JOBS_FAILED if job.finish() else 0
 
@@ -171,8 +177,13 @@ def _quiet() -> None:
     """Let only the first rank report what all ranks find, and Lightning nothing of its set-up."""
     quiet_lightning()
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
-    if getattr(rank_zero_only, "rank", 0) != 0:
+    if not _is_first():
         logging.getLogger("inference").setLevel(logging.ERROR)
+
+
+def _is_first() -> bool:
+    """Tell whether this process is the first rank."""
+    return getattr(rank_zero_only, "rank", 0) == 0
 
 
 def _strategy(settings: RunSettings) -> Any:  # noqa: ANN401 - a word or an object

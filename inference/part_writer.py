@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from datagen import files
+from datagen.progress import Minutes
 from inference.outputs import OutputFolder, write_record
 from inference.part_data import Batch
 from inference.results import PartResult, failure_rows, to_fits
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     from inference.part_run import PartRun
 
 log = logging.getLogger(__name__)
-
-LINE_SECONDS = 60.0
 
 
 class PartFolder(OutputFolder):
@@ -69,13 +68,13 @@ class PartWriter(Callback):
         self._parts = {part.name: part for part in run.units}
         self._open: dict[str, Arriving] = {}
         self._n_done = self._n_failed = self._n_parts = 0
-        self._started = self._spoke = 0.0
+        self._started, self._minutes = 0.0, Minutes()
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Fix the number of threads and begin to count."""
         # Launchers divide the cores among ranks, and sums depend on the number of threads.
         torch.set_num_threads(self._run.settings.n_threads)
-        self._started = self._spoke = time.perf_counter()
+        self._started, self._minutes = time.perf_counter(), Minutes()
 
     def on_predict_batch_end(
         self,
@@ -146,8 +145,7 @@ class PartWriter(Callback):
     def _log(self, trainer: Trainer, now: float) -> None:
         """Tell loggers of each part, and people now and then."""
         rate, items = self._n_done / max(now - self._started, 1e-9), self._run.items
-        if trainer.is_global_zero and now - self._spoke > LINE_SECONDS:
-            self._spoke = now
+        if trainer.is_global_zero and self._minutes.is_over():
             done = (self._n_done, items, self._run.done, rate, items)
             log.info("%d %s %s, %.0f %s/s on this rank", *done)
         for logger in trainer.loggers:

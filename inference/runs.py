@@ -38,8 +38,10 @@ def tested_runs(folder: Path, experiment: str) -> list[Path]:
             f"train.py experiment={experiment}",
             value=str(folder),
         )
-    if len(tested) < len(runs):
-        log.warning("%d of %d runs have no test results", len(runs) - len(tested), len(runs))
+    left = sorted(set(runs) - set(tested))
+    if left:
+        names = ", ".join(str(run) for run in left)
+        log.warning("%d of %d runs have no test results: %s", len(left), len(runs), names)
     return tested
 
 

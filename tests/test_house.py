@@ -14,7 +14,9 @@ PACKAGES = ("conf", "datagen", "encoders", "inference")
 MODULES = sorted(p for name in PACKAGES for p in (ROOT / name).rglob("*.py"))
 OURS = [*MODULES, *sorted(ROOT.glob("*.py")), *sorted((ROOT / "benchmarks").glob("*.py"))]
 
-LOWEST = {"datagen.checks", "datagen.errors", "datagen.files", "datagen.seeds", "datagen.threads"}
+LOWEST = {
+    f"datagen.{name}" for name in ("checks", "errors", "files", "progress", "seeds", "threads")
+}
 # Physics and file formats of a simulator, which everyone may import.
 OPEN = {
     f"datagen.fields.{name}"

@@ -46,6 +46,10 @@ class GalaxiesConfig(JobSettings):
         """Return the settings that determine the bytes of the outputs."""
         return super().content() | {"format_version": FORMAT_VERSION}
 
+    def key_of(self, name: str) -> str:
+        """Return the key of an entry of `content`; `galaxy` is a group of its own."""
+        return name if name == "galaxy" else super().key_of(name)
+
     def owned(self) -> list[str]:
         """Return patterns of the images and of their labels."""
         return ["images/snap_*.fits", "labels/labels_*.fits"]

@@ -46,6 +46,10 @@ class HalosConfig(JobSettings):
         """Return the settings that determine the bytes of the outputs."""
         return super().content() | {"format_version": FORMAT_VERSION}
 
+    def key_of(self, name: str) -> str:
+        """Return the key of an entry of `content`; `halo` is a group of its own."""
+        return name if name == "halo" else super().key_of(name)
+
     def owned(self) -> list[str]:
         """Return patterns of the maps and of their truth."""
         return ["maps/halos_*", "truth/halos_*"]

@@ -54,6 +54,10 @@ class LensesConfig(JobSettings):
         """Return the settings that determine the bytes of the outputs."""
         return super().content() | {"format_version": FORMAT_VERSION}
 
+    def key_of(self, name: str) -> str:
+        """Return the key of an entry of `content`; `lens` is a group of its own."""
+        return name if name == "lens" else super().key_of(name)
+
     def owned(self) -> list[str]:
         """Return patterns of the images and of their truth."""
         return ["images/lenses_*", "truth/lenses_*"]

@@ -6,11 +6,11 @@ The values stand in `conf/lens/*.yaml`.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from datagen.checks import build_checked, check_keys, check_positive, check_range
+from datagen.checks import build_checked, check_positive, check_range
 from datagen.distributions import Distribution, Drawn
 from datagen.errors import ConfigError
 from datagen.lenses.scene_settings import (
@@ -90,7 +90,7 @@ class ImagingSettings(Drawn):
             raise ConfigError(
                 f"expected lens.imaging.bands to be distinct names, but got {self.bands}"
             )
-        check_keys("lens.imaging.psf_fwhm", self.psf_fwhm, self.bands, self.bands)
+        check_bands("lens.imaging.psf_fwhm", self.psf_fwhm, self.bands)
         for band, fwhm in self.psf_fwhm.items():
             check_positive(f"lens.imaging.psf_fwhm.{band}", fwhm)
         self._check_brightness()
@@ -137,8 +137,8 @@ class LensSettings:
     def __post_init__(self) -> None:
         check_range("lens.radius_factor", self.radius_factor, 0.1, 10.0)
         bands = self.imaging.bands
-        check_keys("lens.source.colours", self.source.colours, bands, bands)
-        check_keys("lens.source.clump_colours", self.source.clump_colours, bands, bands)
+        check_bands("lens.source.colours", self.source.colours, bands)
+        check_bands("lens.source.clump_colours", self.source.clump_colours, bands)
         if self.imaging.is_doubled and self.substructure.min_delta_chi2 > 0.0:
             raise ConfigError(
                 "expected lens.substructure.min_delta_chi2 = 0 with imaging.is_doubled = true, "
@@ -182,6 +182,21 @@ _PARTS: dict[str, Any] = {
     "rod": RodSettings,
     "line_of_sight": LineOfSightSettings,
 }
+
+
+def check_bands(name: str, values: Mapping[str, float], bands: Sequence[str]) -> None:
+    """Raise `ConfigError` unless there is a value for each band and for no other."""
+    if set(values) == set(bands):
+        return
+    entries = ",".join(f"{band}:{next(iter(values.values()), 1.0)}" for band in bands)
+    raise ConfigError(
+        f"expected {name} to have an entry for each of lens.imaging.bands = {list(bands)}, but got "
+        f"entries for {', '.join(values) or 'none'}; with other bands give '~{name}' "
+        f"'+{name}={{{entries}}}', and in the same way lens.imaging.psf_fwhm, lens.source.colours "
+        "and lens.source.clump_colours",
+        value=list(values),
+        allowed=list(bands),
+    )
 
 
 def lens_settings(values: Mapping[str, Any]) -> LensSettings:

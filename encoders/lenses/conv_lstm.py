@@ -56,8 +56,8 @@ class ConvLSTM(nn.Module):
         self.polar = PolarMap(side=side, **polar)
         if self.polar.n_azimuths % STRIDE:
             raise ConfigError(
-                f"expected n_azimuths to be a multiple of {STRIDE}, but got n_azimuths = "
-                f"{self.polar.n_azimuths}",
+                f"expected model.network.polar.n_azimuths to be a multiple of {STRIDE}, but got "
+                f"n_azimuths = {self.polar.n_azimuths}",
                 self.polar.n_azimuths,
             )
         self.convolutions = nn.Sequential(

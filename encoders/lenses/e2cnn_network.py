@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from encoders.lenses.inputs import SIDE
 from encoders.residual import ResidualNetwork, check_layout, check_side
 from encoders.symmetry import fields_of
 
@@ -43,6 +44,6 @@ class EquivariantNetwork(ResidualNetwork):
         n_blocks: Sequence[int],
     ) -> None:
         check_layout(in_channels, channels, n_blocks)
-        check_side(side, len(n_blocks))
-        fields = fields_of(group)
+        check_side(side, len(n_blocks), name=SIDE)
+        fields = fields_of(group, "model.network.group")
         super().__init__(fields, in_channels, n_classes, fields.nearest(channels), n_blocks)

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
 import itertools
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from datagen.errors import ConfigError
 from encoders.residual import HasPlain
 
 
@@ -63,26 +60,3 @@ def _pairs(module: nn.Module) -> Iterable[tuple[str, str]]:
         if isinstance(conv, nn.Conv1d | nn.Conv2d)
         and isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d)
     ]
-
-
-def save_onnx(network: nn.Module, path: Path, in_channels: int, side: int) -> None:
-    """Write `plain(network)` as an ONNX file for batches of any size.
-
-    Args:
-        network: Any network.
-        path: File to write.
-        in_channels: Channels of the images.
-        side: Side of the images [px].
-
-    Raises:
-        ConfigError: The packages that write ONNX are not installed.
-    """
-    if importlib.util.find_spec("onnxscript") is None:
-        raise ConfigError("writing ONNX needs more packages: pip install onnx onnxscript")
-    batch = torch.export.Dim("batch")
-    images = torch.zeros(2, in_channels, side, side)
-    program = torch.onnx.export(
-        plain(network), (images,), dynamo=True, dynamic_shapes=({0: batch},)
-    )
-    assert program is not None
-    program.save(str(path))

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy import stats
 from torch import Tensor
 from torch.nn.functional import softmax
 from torchmetrics import Metric
@@ -16,6 +17,7 @@ from torchmetrics.utilities import dim_zero_cat
 from encoders.metrics import area
 
 Array = NDArray[np.float64]
+GUESSING = "no better than guessing: the accuracy holds nothing yet, train longer or on more images"
 
 
 @dataclass(frozen=True)
@@ -145,6 +147,20 @@ def auroc_ovo(probabilities: Tensor, labels: Tensor) -> float:
             if other != k:
                 areas.append(area(p[among, k], true[among] == k))
     return _mean(areas)
+
+
+def is_guessing(n_right: int, n_images: int, n_classes: int) -> bool:
+    """Tell whether the 95 % Wilson interval of an accuracy does not exclude that of guessing.
+
+    Args:
+        n_right: Images whose class was found.
+        n_images: All of them.
+        n_classes: Of which a guess names one.
+    """
+    if not n_images:
+        return False
+    interval = stats.binomtest(n_right, n_images).proportion_ci(0.95, method="wilson")
+    return bool(interval.low <= 1 / n_classes)
 
 
 def _mean(areas: list[float]) -> float:

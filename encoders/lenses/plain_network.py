@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from encoders.lenses.inputs import SIDE
 from encoders.residual import ConvNorm, Fields, ResidualNetwork, check_layout, check_side
 
 
@@ -62,5 +63,5 @@ class PlainNetwork(ResidualNetwork):
         n_blocks: Sequence[int],
     ) -> None:
         check_layout(in_channels, channels, n_blocks)
-        check_side(side, len(n_blocks))
+        check_side(side, len(n_blocks), name=SIDE)
         super().__init__(PlainFields(), in_channels, n_classes, channels, n_blocks)

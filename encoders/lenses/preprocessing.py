@@ -31,11 +31,15 @@ class Preprocessing(nn.Module):
         for step in steps:
             if step not in STEPS:
                 raise ConfigError(
-                    f"expected steps of {', '.join(STEPS)}, but got {step!r}", step, STEPS
+                    f"expected data.stretch.steps of {', '.join(STEPS)}, but got {step!r}",
+                    step,
+                    STEPS,
                 )
         if not 0 <= threshold <= 1:
             raise ConfigError(
-                f"expected 0 <= threshold <= 1, but got threshold = {threshold}", threshold
+                "expected 0 <= data.stretch.threshold <= 1, but got data.stretch.threshold = "
+                f"{threshold}",
+                threshold,
             )
         self.steps, self.threshold = tuple(steps), threshold
 

@@ -44,11 +44,12 @@ class ImageRecord:
     split: str
 
 
-def list_images(root: Path) -> list[ImageRecord]:
+def list_images(root: Path, name: str = "data.data_dir") -> list[ImageRecord]:
     """List the images of `<root>/{train,val,test}/<class>/` or, without classes, of `<root>/`.
 
     Args:
         root: Folder of a public set with at least one of the splits, or of images to predict on.
+        name: What users know the folder as, for messages.
 
     Returns:
         Sorted by split, class and name.
@@ -59,7 +60,7 @@ def list_images(root: Path) -> list[ImageRecord]:
     """
     root = Path(root)
     if not root.is_dir():
-        raise DataNotFoundError(f"folder {root} does not exist", str(root))
+        raise DataNotFoundError(f"{name} = {root} does not exist", str(root))
     splits = [split for split in SPLITS if (root / split).is_dir()]
     if splits:
         return [

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d
 
 from datagen.errors import ConfigError
+from encoders.lenses.inputs import SIDE
 from encoders.residual import ConvNorm, check_side
 from encoders.symmetry import GroupPool, RegularFields, fields_of
 
@@ -46,8 +47,8 @@ class ReferenceNetwork(nn.Module):
 
     def __init__(self, in_channels: int, n_classes: int, side: int, group: str) -> None:
         super().__init__()
-        check_side(side, N_HALVINGS, LEAST_SIDE)
-        fields = fields_of(group)
+        check_side(side, N_HALVINGS, LEAST_SIDE, SIDE)
+        fields = fields_of(group, "model.network.group")
         if not isinstance(fields, RegularFields):
             raise ConfigError(f"expected a finite group such as C8, but got {group}", group, "C, D")
         layers: list[nn.Module] = []

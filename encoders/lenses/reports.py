@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,27 +11,38 @@ import numpy as np
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from matplotlib.figure import Figure
+from torch import Tensor
 
 from datagen.files import save_torch, write_json
 from encoders.lenses import pictures
-from encoders.lenses.metrics import Answers, BinnedAccuracy, accuracy_by_delta_chi2
+from encoders.lenses.metrics import (
+    GUESSING,
+    Answers,
+    BinnedAccuracy,
+    accuracy_by_delta_chi2,
+    is_guessing,
+)
 from encoders.metrics import confusion, roc_curve
 from encoders.pictures import draw_confusion, draw_history
 from encoders.reports import RunReports, write_array, write_arrays
 
+log = logging.getLogger(__name__)
+
 # What is kept of each validation, by file: figures of training and validation.
 HISTORY = {
-    "loss": ("train/epoch_loss", "val/loss"),
+    # Neither is calibrated: a temperature would make the validation look better than the training.
+    "loss": ("train/epoch_loss", "val/loss_raw"),
     "accuracy": ("train/accuracy", "val/accuracy"),
 }
 PREFIX = "network."
+NAN = float("nan")
 
 
 class LensReports(RunReports):
     """Arrays, plots, weights and figures in a folder of the run, written by the first process.
 
     - `loss.npy`, `accuracy.npy`: a row per validation (epochs done, training, validation), and
-      plots of them; training since the validation before.
+      plots of them; training since the validation before; the loss is not calibrated.
     - `best_weights.pt`: state dict of the network of the best checkpoint.
     - `test.json`, `predictions.npz`, `roc.npz`, `confusion.npy`, and plots of ROC curves, confusion
       and, where it is known, accuracy against Delta chi2.
@@ -56,12 +68,12 @@ class LensReports(RunReports):
     def kept(self, figures: Mapping[str, float]) -> dict[str, float]:
         """Return loss and accuracy, NaN where a part of a training has none."""
         names = [name for pair in HISTORY.values() for name in pair]
-        return {name: figures.get(name, float("nan")) for name in names}
+        return {name: figures.get(name, NAN) for name in names}
 
     def write_history(self, trainer: Trainer) -> None:
         """Write an array of each figure."""
         for name, pair in HISTORY.items():
-            rows = [[row["epoch"], *(row[key] for key in pair)] for row in self.history]
+            rows = [[row["epoch"], *(row.get(key, NAN) for key in pair)] for row in self.history]
             write_array(self.path(trainer, f"{name}.npy"), np.array(rows))
 
     def draw_validation(self, trainer: Trainer, module: Any) -> dict[str, Figure]:  # noqa: ANN401
@@ -75,7 +87,7 @@ class LensReports(RunReports):
             return
         epochs = [row["epoch"] for row in self.history]
         for name, pair in HISTORY.items():
-            rows = {key.split("/")[0]: [row[key] for row in self.history] for key in pair}
+            rows = {key.split("/")[0]: [row.get(key, NAN) for row in self.history] for key in pair}
             self.save(trainer, name, draw_history(epochs, {name: rows}))
         best = Path(getattr(trainer.checkpoint_callback, "best_model_path", ""))
         if best.is_file():
@@ -92,7 +104,11 @@ class LensReports(RunReports):
         answers: Answers = module.tested
         p = answers.probabilities(float(module.temperature))
         labels, classes = answers.labels.numpy(), module.card["classes"]
-        binned = self._binned(answers, classes)
+        found = answers.logits.argmax(dim=1)
+        is_right = found == answers.labels
+        binned = self._binned(answers, classes, is_right)
+        if is_guessing(int(is_right.sum()), len(labels), len(classes)):
+            log.warning(GUESSING)
         figures = module.figures(answers) | {
             "n_images": len(labels),
             "temperature": float(module.temperature),
@@ -126,17 +142,27 @@ class LensReports(RunReports):
             "roc": pictures.draw_roc(p, answers.labels, classes),
             "confusion": draw_confusion(p, answers.labels, classes),
         }
-        binned = self._binned(answers, classes)
-        if binned:
-            drawn["delta_chi2"] = pictures.draw_detectability(binned, len(classes))
+        found, labels = answers.logits.argmax(dim=1), answers.labels
+        # Class 0 has no substructure.
+        curves = {
+            (name, quantity): curve
+            for quantity, is_so in (("accuracy", found == labels), ("detected", found > 0))
+            for name, curve in self._binned(answers, classes, is_so).items()
+        }
+        if curves:
+            smooth = (found > 0)[labels == 0].double()
+            false_alarms = float(smooth.mean()) if len(smooth) else None
+            drawn["delta_chi2"] = pictures.draw_detectability(curves, len(classes), false_alarms)
         return drawn
 
-    def _binned(self, answers: Answers, classes: Sequence[str]) -> dict[str, BinnedAccuracy]:
-        """Return the accuracy of each class with substructure whose Delta chi2 is known.
+    def _binned(
+        self, answers: Answers, classes: Sequence[str], is_so: Tensor
+    ) -> dict[str, BinnedAccuracy]:
+        """Return how often something is so for each class with substructure of known Delta chi2.
 
         Classes differ in how large it is: one curve for all would mix that with what it tells.
         """
-        is_right = (answers.logits.argmax(dim=1) == answers.labels).numpy()
+        is_right = is_so.numpy()
         delta_chi2, labels = answers.delta_chi2.numpy(), answers.labels.numpy()
         found = {}
         for number, name in enumerate(classes):

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datagen.errors import ConfigError
+from datagen.lenses.format import CLASSES
 from encoders.data import SPLITS, assign_split
 
 Numbers = NDArray[np.int64]
@@ -86,20 +87,30 @@ def choose(
             n_train,
             len(classes),
         )
+    counts = {CLASSES[label]: int((labels[numbers] == label).sum()) for label in classes}
+    most = _most(list(counts.values()))
+    if n_train > most:
+        words = ", ".join(f"{count} of {name}" for name, count in counts.items())
+        raise ConfigError(
+            f"expected data.n_train <= {most}, as many of each of the training images ({words}), "
+            f"but got n_train = {n_train}; make more images (data_gen.nfiles), or set "
+            "data.n_train=null for all",
+            n_train,
+            most,
+        )
     chosen: list[int] = []
     for place, label in enumerate(classes):
         wanted = n_train // len(classes) + (place < n_train % len(classes))
         there = numbers[labels[numbers] == label].tolist()
-        if wanted > len(there):
-            raise ConfigError(
-                f"expected data.n_train to take at most {len(there)} training images of class "
-                f"{label}, but got n_train = {n_train}, which takes {wanted}; make more images "
-                "(data_gen.nfiles), or set data.n_train=null for all",
-                n_train,
-                len(there) * len(classes),
-            )
         chosen += sorted(there, key=lambda number: _rank(names[number], seed))[:wanted]
     return np.array(sorted(chosen), dtype=np.int64)
+
+
+def _most(counts: Sequence[int]) -> int:
+    """Return how many images can be chosen equally; the first classes may give one more."""
+    least = min(counts)
+    n_more = next(place for place, count in enumerate(counts) if count == least)
+    return least * len(counts) + n_more
 
 
 def _rank(name: str, seed: int) -> bytes:

@@ -7,6 +7,7 @@ from astropy.table import Table
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from datagen.lenses.format import CLASSES
 from encoders.pictures import CHANCE
 
 
@@ -27,6 +28,7 @@ def draw_curve(curve: Table, pairs: Table) -> Figure:
         if len(pairs):
             _draw(panels[1], pairs[pairs["model"] == model], "difference", f"C{number}", shift)
     percent = f"{100 * curve.meta['confidence']:g} %"
+    panels[0].axhline(1 / len(CLASSES), label="chance", **CHANCE)
     panels[0].set(ylabel=f"accuracy of the test ({percent} intervals)")
     panels[0].legend(loc="lower right")
     if len(pairs):

@@ -130,7 +130,7 @@ def write(folder: Path, sample: Sample, found: Evaluation, run_hash: str) -> lis
     """Write `evaluation.ecsv` and `evaluation.json`; return their names."""
     table, summary = folder / "evaluation.ecsv", folder / "evaluation.json"
     stream = io.StringIO()
-    statistics.to_table(found.fractions).write(stream, format="ascii.ecsv")
+    statistics.to_table(found.fractions, "n_right").write(stream, format="ascii.ecsv")
     files.write_text(table, stream.getvalue())
     content: dict[str, Any] = {
         "run_hash": run_hash,

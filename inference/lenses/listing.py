@@ -97,7 +97,7 @@ def list_parts(listing: Listing) -> list[Part]:
     if is_dataset(listing.folder):
         parts = [_shard(path, listing) for path in image_files(listing.folder)]
     else:
-        parts = _batches(listing, list_images(listing.folder))
+        parts = _batches(listing, list_images(listing.folder, "predict.cached_data_path"))
     if not parts:
         raise DataNotFoundError(
             f"predict.cached_data_path = {listing.folder} holds no images of split "

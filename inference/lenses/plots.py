@@ -74,18 +74,19 @@ def draw_reliability(sample: Sample) -> Figure:
     start = 1 / len(sample.classes)
     top.set(ylabel="share that is right", ylim=(0, 1.02))
     bottom.bar(edges[:-1], count, np.diff(edges), align="edge", color="0.7", edgecolor="white")
-    bottom.set(xlabel="probability of the likeliest class", ylabel="images", xlim=(start, 1))
+    bottom.set(
+        xlabel="probability of the likeliest class", ylabel="images", xlim=(start - 0.02, 1.02)
+    )
     return figure
 
 
 def draw_delta_chi2(fractions: Sequence[Fraction], n_classes: int) -> Figure:
     """Return accuracy and detection of each class with substructure against Delta chi2."""
-    words = {"accuracy": "class found", "detected": "any substructure found"}
     names = dict.fromkeys(f.quantity for f in fractions if f.variable == "delta_chi2")
     curves = {}
     for name in names:
         quantity, label = name.split("_", 1)
-        curves[f"{label}: {words[quantity]}"] = _curve(fractions, name)
+        curves[label, quantity] = _curve(fractions, name)
     smooth = [f.value for f in fractions if f.quantity == f"accuracy_{NO_SUBSTRUCTURE}" and f.n]
     return draw_detectability(curves, n_classes, 1 - smooth[0] if smooth else None)
 
@@ -94,6 +95,7 @@ def draw_examples(sample: Sample, examples: Examples) -> Figure:
     """Return images of each class with their probabilities; titles of wrong ones are red."""
     classes, n_columns = sample.classes, examples.n_images
     figure = Figure(figsize=(1.9 * n_columns + 0.6, 2.7 * len(classes)), layout="constrained")
+    figure.suptitle("true class (red: another one was found), and probabilities", fontsize="medium")
     heights = [4, 1] * len(classes)
     panels = figure.subplots(2 * len(classes), n_columns, squeeze=False, height_ratios=heights)
     for axes in panels.flat:

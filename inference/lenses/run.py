@@ -19,6 +19,7 @@ from datagen.errors import CheckpointError
 from datagen.lenses.format import is_dataset, read_settings
 from datagen.tiles.bands import SCALE_TOLERANCE
 from encoders.lenses.export import plain
+from encoders.lenses.metrics import GUESSING, is_guessing
 from inference.lenses import evaluation, plots, table
 from inference.lenses.listing import Listing, Part, list_parts
 from inference.lenses.reading import Expected, open_part
@@ -138,7 +139,10 @@ class LensRun(PartRun):
 
     def _evaluate(self, sample: evaluation.Sample) -> None:
         if len(sample) == 0:
-            log.info("no evaluation: no image is of known class and was not of the training")
+            log.info(
+                "there is no evaluation: it needs images whose class is known and that had no part "
+                "in the training (split test, or another folder)"
+            )
             return
         root, settings = self.paths.root, self.settings
         found = evaluation.evaluate(sample, settings.delta_chi2_bins)
@@ -146,6 +150,8 @@ class LensRun(PartRun):
         examples = plots.Examples(self.units, self.expected, settings.n_examples)
         plots.write_plots(root, sample, found, examples)
         log.info("%s, see %s", evaluation.summary(found), root / "evaluation.json")
+        if is_guessing(int(sample.is_right.sum()), len(sample), len(self.classes)):
+            log.warning(GUESSING)
 
 
 def expected(card: Mapping[str, Any], folder: Path) -> Expected:

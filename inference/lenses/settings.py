@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from encoders.data import SPLITS
+from encoders.lenses.program import check_suffix
 from inference.settings import RunSettings, at_least, refuse
 
 
@@ -22,6 +23,7 @@ class LensSettings(RunSettings):
         evaluate: Compare with the truth where it is known.
         delta_chi2_bins: Edges of the accuracy against Delta chi2.
         n_examples: Images of each true class in the picture of examples.
+        export_path: Where the classifier is written as a program, .pt2 or .onnx; null: nowhere.
     """
 
     split: str | None
@@ -30,11 +32,14 @@ class LensSettings(RunSettings):
     evaluate: bool
     delta_chi2_bins: list[float]
     n_examples: int
+    export_path: str | None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least("images_per_part", self.images_per_part, 1)
         at_least("n_examples", self.n_examples, 0)
+        if self.export_path is not None:
+            check_suffix(self.export_path)
         if self.split is not None and self.split not in SPLITS:
             refuse("predict.split", self.split, f"null | {' | '.join(SPLITS)}")
         threshold = self.unsure_threshold

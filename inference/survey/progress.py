@@ -11,10 +11,11 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
+from datagen.progress import LINE_SECONDS
+
 log = logging.getLogger(__name__)
 
 BAR_SECONDS = 0.2
-LINE_SECONDS = 60.0
 _BAR = "{desc} {percentage:3.0f}%|{bar}|"
 
 

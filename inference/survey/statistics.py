@@ -256,11 +256,17 @@ def threshold_curve(
     return Table(rows=rows or None, names=names, dtype=[float, int, float, float])
 
 
-def to_table(fractions: Sequence[Fraction]) -> Table:
-    """Return fractions as a table with their Wilson intervals (68 %)."""
+def to_table(fractions: Sequence[Fraction], numerator: str = "n_matched") -> Table:
+    """Return fractions as a table with their Wilson intervals (68 %).
+
+    Args:
+        fractions: The rows.
+        numerator: Name of the column `n_matched`.
+    """
     table = Table()
     for name in ("quantity", "variable", "low", "high", "n_matched", "n", "value"):
         table[name] = [getattr(fraction, name) for fraction in fractions]
+    table.rename_column("n_matched", numerator)
     table["wilson_low"] = [fraction.interval[0] for fraction in fractions]
     table["wilson_high"] = [fraction.interval[1] for fraction in fractions]
     return table

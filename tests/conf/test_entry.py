@@ -85,6 +85,9 @@ def test_help_lists_groups_with_their_choices(root: Path, tmp_path: Path) -> Non
     ("name", "arguments", "status", "message"),
     [
         ("datagen", ["data_gen.nfile=3"], 1, "Key 'nfile' is not in struct"),
+        ("datagen", ["data_gen.nfile=3"], 1, "did you mean data_gen.nfiles\n"),
+        ("train", ["modle=e2cnn"], 1, "did you mean model\n"),
+        ("evaluate", ["evaluate.x=3"], 1, "keys are evaluate."),
         ("datagen", ["+data_gen.nfile=3"], 2, "data_gen.nfile: Key 'nfile' not in 'FieldsConfig'"),
         ("datagen", ["+nfiles=3"], 2, "unknown key 'nfiles'; the keys here are task_name, paths"),
         ("datagen", ["data_gen.nfiles=-3"], 2, "data_gen.nfiles to be an integer >= 1, but got -3"),

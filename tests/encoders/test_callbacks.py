@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 
 from datagen import files
 from datagen.errors import OutputError
-from encoders.callbacks import AtomicCheckpointIO, RunCheckpoint
+from encoders.callbacks import AtomicCheckpointIO, ProgressLines, RunCheckpoint
 from encoders.training import train
 
 Compose = Callable[..., DictConfig]
@@ -83,3 +83,41 @@ def test_only_finite_scores_are_published(tmp_path: Path, score: float) -> None:
     callback.best_model_score = torch.tensor(0.3)
     callback._publish_best(trainer)
     assert (tmp_path / "published").read_text() == "weights"
+
+
+@pytest.mark.parametrize(("best", "words"), [(0.3, "the best of before, as no"), (0.2, "the best")])
+def test_a_resumed_training_says_whose_best_it_published(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, best: float, words: str
+) -> None:
+    callback = RunCheckpoint(publish=str(tmp_path / "published"), dirpath=str(tmp_path))
+    before = tmp_path / "best.ckpt"
+    before.write_text("weights")
+    state = RunCheckpoint(publish=None, dirpath=str(tmp_path / "before")).state_dict()
+    state |= {"best_model_path": str(before), "best_model_score": torch.tensor(0.3)}
+    callback.load_state_dict(state)
+    callback.best_model_score = torch.tensor(best)
+    trainer: Any = SimpleNamespace(is_global_zero=True)
+    callback._publish_best(trainer)
+    with caplog.at_level("INFO"):
+        callback.on_fit_end(trainer, pl_module=trainer)
+    assert f"published {before} as {tmp_path / 'published'}: {words}" in caplog.text
+
+
+def test_a_training_tells_its_step_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
+    now = [0.0]
+    lines = ProgressLines(clock=lambda: now[0])
+    trainer: Any = SimpleNamespace(
+        is_global_zero=True,
+        global_step=0,
+        current_epoch=2,
+        estimated_stepping_batches=100,
+        accumulate_grad_batches=2,
+    )
+    with caplog.at_level("INFO"):
+        for step, now[0] in enumerate((30.0, 59.0, 61.0, 100.0, 122.0), start=1):
+            trainer.global_step = step
+            lines.on_train_batch_end(trainer, trainer, {"loss": torch.tensor(0.25)}, None, step)
+    assert [record.message for record in caplog.records] == [
+        "step 3 of 100, epoch 3, loss 0.5",
+        "step 5 of 100, epoch 3, loss 0.5",
+    ]

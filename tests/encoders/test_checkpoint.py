@@ -116,7 +116,11 @@ def test_foreign_archive(tmp_path: Path) -> None:
 
 def test_other_task(tmp_path: Path, content: dict[str, Any]) -> None:
     content["hyper_parameters"]["card"]["task"] = "halos"
-    with pytest.raises(CheckpointError, match=r"for task = membership, but .* task = halos"):
+    with pytest.raises(
+        CheckpointError,
+        match=r"for task = membership, but .* task = halos, "
+        "which goes with model=compact_reduced and predict=halos",
+    ):
         load_checkpoint(saved(tmp_path, content), "membership")
 
 

@@ -176,7 +176,10 @@ def test_settings_of_hydra_and_of_plain_values_are_the_same(
         ("lens.source.position=ring", "lens.source.position to be one of caustic, polar, square"),
         ("lens.imaging.side=4", r"lens.imaging.side in \[8, 1024\]"),
         ("lens.imaging.snr=null", "expected one of lens.imaging.snr and lens.imaging.magnitude"),
-        ("lens.imaging.bands=[g]", "lens.imaging.psf_fwhm to have an entry for each of g"),
+        (
+            "lens.imaging.bands=[g]",
+            r"psf_fwhm to have an entry for each of lens.imaging.bands = \['g'\], .* for i; with",
+        ),
         ("lens.substructure.cdm.profile=nfw", "one of point, sis, tnfw"),
         ("lens.substructure.cdm.m_max=1e6", "lens.substructure.cdm.m_max"),
         ("lens.substructure.rod.mass_msun=1e9", "expected one of lens.substructure.rod.mass_frac"),

@@ -66,7 +66,7 @@ def test_saving_memory_keeps_fewer_maps() -> None:
 
 
 def test_wrong_settings_are_named() -> None:
-    with pytest.raises(ConfigError, match=r"expected side >= 32 .* side = 31"):
+    with pytest.raises(ConfigError, match=r"expected data\.side >= 32 .* data\.side = 31"):
         DenseNet201(1, 3, 31, head="global", save_memory=False)
     with pytest.raises(ConfigError, match="global, known, but got head = dense"):
         DenseNet201(1, 3, 65, head="dense", save_memory=False)

@@ -5,18 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from datagen.errors import ConfigError
 from encoders.equivariant import SteerableConv
-from encoders.lenses import export
 from encoders.lenses.densenet import DenseLayer
 from encoders.lenses.e2cnn_network import EquivariantNetwork
-from encoders.lenses.export import plain, save_onnx
+from encoders.lenses.export import plain
 from encoders.lenses.plain_network import PlainNetwork
 from encoders.lenses.reference_network import ReferenceNetwork
 from encoders.lenses.resnet import Bottleneck, ResNet18
@@ -108,31 +105,6 @@ def test_a_network_may_know_its_own_ordinary_form() -> None:
             return nn.Flatten()
 
     assert isinstance(plain(Own()), nn.Flatten)
-
-
-def test_torch_export_takes_the_exported_network() -> None:
-    made = plain(network("D4"))
-    batch = torch.export.Dim("batch", min=1, max=4096)
-    program = torch.export.export(made, (images(),), dynamic_shapes=({0: batch},))
-    for n in (1, 7):
-        torch.testing.assert_close(program.module()(images(n)), made(images(n)))
-
-
-def test_onnx_without_its_packages(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(export.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match="pip install onnx onnxscript"):
-        save_onnx(network("D4"), tmp_path / "lens.onnx", 1, SIDE)
-
-
-def test_onnx_is_the_same_function(tmp_path: Path) -> None:
-    pytest.importorskip("onnxscript")
-    onnx = pytest.importorskip("onnx")
-    runtime = pytest.importorskip("onnx.reference")
-    made, path = network("D4"), tmp_path / "lens.onnx"
-    save_onnx(made, path, 1, SIDE)
-    session = runtime.ReferenceEvaluator(onnx.load(str(path)))
-    (logits,) = session.run(None, {session.input_names[0]: images(3).numpy()})
-    np.testing.assert_allclose(logits, plain(made)(images(3)).numpy(), rtol=1e-4, atol=1e-4)
 
 
 def gradients(made: nn.Module, which: slice) -> list[Tensor]:

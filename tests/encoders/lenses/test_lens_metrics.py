@@ -22,6 +22,7 @@ from encoders.lenses.metrics import (
     accuracy_by_delta_chi2,
     auroc_ovo,
     auroc_ovr,
+    is_guessing,
 )
 from encoders.metrics import accuracy, area, calibration_error, confusion, roc_curve
 
@@ -117,3 +118,15 @@ def test_running_means() -> None:
     found = metric.compute()
     assert float(found["epoch_loss"]) == 1.25
     assert float(found["accuracy"]) == 0.25
+
+
+@pytest.mark.parametrize(("n_right", "expected"), [(34, True), (42, True), (45, False)])
+def test_guessing_is_what_the_wilson_interval_does_not_exclude(
+    n_right: int, expected: bool
+) -> None:
+    """With z = 1.96 and n = 100 the lower end is 1/3 between 43 and 44 right answers."""
+    z, p = 1.959964, n_right / 100
+    low = (p + z**2 / 200 - z * np.sqrt(p * (1 - p) / 100 + (z / 200) ** 2)) / (1 + z**2 / 100)
+    assert (low <= 1 / 3) == expected
+    assert is_guessing(n_right, 100, 3) == expected
+    assert not is_guessing(0, 0, 3)

@@ -53,7 +53,7 @@ def test_train_test_and_publish(trained: Trained) -> None:
     assert {path.name for path in results.iterdir()} == RESULTS
     losses = np.load(results / "loss.npy", allow_pickle=False)
     assert losses[:, 0].tolist() == [1, 2]
-    assert losses[-1, 1:] == pytest.approx([metrics["train/epoch_loss"], metrics["val/loss"]])
+    assert losses[-1, 1:] == pytest.approx([metrics["train/epoch_loss"], metrics["val/loss_raw"]])
     figures = json.loads((results / "test.json").read_text())
     assert [figures[key] for key in ("identity", "splits")] == [
         module.card[key] for key in ("identity", "splits")
@@ -143,6 +143,29 @@ def test_another_training_is_not_resumed(
         train(resumed)
 
 
+@pytest.mark.parametrize(
+    ("choices", "name"),
+    [(["model=conv_lstm"], "plain_cnn"), (["model=membership"], "plain_cnn")],
+)
+def test_a_resume_with_another_model_says_which_one_it_is(
+    composed: Compose, trained: Trained, choices: list[str], name: str
+) -> None:
+    """Data are not looked for: there are none."""
+    last = last_of(trained[0])
+    cfg = composed("train", *choices, f"ckpt_path={last}", "trainer.max_epochs=9", "logger=none")
+    cfg.paths.log_dir = str(last.parent / "logs")
+    with pytest.raises(CheckpointError, match=rf"task = lenses, model = {name}; add model={name}"):
+        train(cfg)
+
+
+def test_other_networks_do_not_begin_a_training(compose_lenses: Compose, trained: Trained) -> None:
+    other = {"_target_": "encoders.lenses.resnet.ResNet18"}
+    cfg = compose_lenses(f"init_from={last_of(trained[0])}")
+    cfg.model.network = other
+    with pytest.raises(CheckpointError, match=r"of another network \(model=plain_cnn\)"):
+        train(cfg)
+
+
 def spoil(folder: Path, image: Any) -> Path:  # noqa: ANN401 - whatever numpy can save
     """Put something else in the place of a training image."""
     path = folder / "train/no/0.npy"
@@ -159,7 +182,7 @@ def spoil(folder: Path, image: Any) -> Path:  # noqa: ANN401 - whatever numpy ca
             "none",
             ["data.n_train=100"],
             ConfigError,
-            r"data\.n_train to take at most .* n_train = 1",
+            r"data\.n_train <= \d+, .* \(\d+ of no_sub, \d+ of cdm, .* n_train = 100",
         ),
         (
             "none",
@@ -168,16 +191,27 @@ def spoil(folder: Path, image: Any) -> Path:  # noqa: ANN401 - whatever numpy ca
             r"sqrt, asinh, linear, but got kind = log",
         ),
         ("none", ["data.stretch.softening=-1"], ConfigError, r"softening > 0 or null"),
-        ("none", ["data.stretch.steps=[blur]"], ConfigError, r"expected steps of .*'blur'"),
+        (
+            "none",
+            ["data.stretch.steps=[blur]"],
+            ConfigError,
+            r"expected data\.stretch\.steps of .*'blur'",
+        ),
         ("none", ["model.loss.label_smoothing=1"], ConfigError, r"label_smoothing = 1"),
         ("none", ["model.calibration.coverage=0"], ConfigError, r"coverage = 0"),
         ("none", ["model.augment.blur=1"], ConfigError, r"blur"),
-        ("none", ["model=e2cnn", "data.side=16"], ConfigError, r"side.* got side = 16"),
+        ("none", ["model=e2cnn", "data.side=16"], ConfigError, r"data\.side.* got data\.side = 16"),
         (
             "none",
             ["model=e2cnn", "model.network.group=Q8"],
             ConfigError,
-            r"group to be one of .*but got 'Q8'",
+            r"model\.network\.group to be one of .*but got 'Q8'",
+        ),
+        (
+            "none",
+            ["model=e2cnn", "model.network.group=Circular"],
+            ConfigError,
+            r"model\.network\.group .* 'Circular'; Circular with N = 8 is C8 here",
         ),
         ("class", [], DataNotFoundError, r"train has no folder of the class vortex"),
         ("nan", [], DataFormatError, r"0\.npy has 1 pixels that are NaN"),

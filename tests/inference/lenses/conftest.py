@@ -109,6 +109,7 @@ def settings(tmp_path: Path) -> LensSettings:
         evaluate=False,
         delta_chi2_bins=[0.0, 10.0, 100.0, 1000.0],
         n_examples=2,
+        export_path=None,
     )
 
 

@@ -14,6 +14,7 @@ from datagen.errors import ConfigError, DataFormatError, DataNotFoundError
 from datagen.files import write_json, write_text
 from inference.lenses.curve_settings import CurveSettings
 from inference.lenses.learning_curve import compare, evaluate_curve
+from inference.runs import tested_runs
 
 N_IMAGES = 400
 
@@ -176,3 +177,9 @@ def test_the_experiment_composes_a_run_of_the_sweep(composed: Callable[..., Dict
     assert (cfg.task_name, cfg.data.n_train, cfg.data.seed) == ("e2cnn", 100, 2)
     assert cfg.callbacks.best.publish is None
     assert cfg.trainer.max_steps % cfg.trainer.val_check_interval == 0
+
+
+def test_runs_without_results_are_named(runs: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_text(runs / "resnet18_100_0" / ".hydra" / "config.yaml", "task_name: resnet18\n")
+    assert len(tested_runs(runs, "lens_learning_curve")) == 12
+    assert f"1 of 13 runs have no test results: {runs / 'resnet18_100_0'}" in caplog.text

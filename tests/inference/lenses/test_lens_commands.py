@@ -17,7 +17,7 @@ import pytest
 import torch
 from omegaconf import DictConfig
 
-from datagen.errors import CheckpointError, SkyfoldError
+from datagen.errors import CheckpointError, ConfigError, SkyfoldError
 from datagen.files import read_json, save_torch
 from datagen.lenses.format import images_path, write_images
 from encoders.lenses.module import LensModule
@@ -102,7 +102,10 @@ def test_a_checkpoint_predicts_what_its_module_says(
     [
         ([], "checkpoint outputs/e2cnn/best.ckpt does not exist"),
         ([WEIGHTS, "predict.batch_size=many"], "predict.batch_size: Value 'many' of type 'str'"),
-        ([WEIGHTS, "predict.cached_data_path=none"], "folder none does not exist"),
+        (
+            [WEIGHTS, "predict.cached_data_path=none"],
+            "predict.cached_data_path = none does not exist",
+        ),
         ([WEIGHTS, "predict.devices=abc"], "but got devices = abc"),
     ],
 )
@@ -119,9 +122,25 @@ def test_checkpoints_of_other_tasks_are_refused(
     prepared: Path, composed: Callable[..., DictConfig]
 ) -> None:
     path = "predict.weight_save_path=outputs/plain_cnn/best.ckpt"
-    with pytest.raises(CheckpointError, match=r"for task = membership, .* is for task = lenses|"
+    with pytest.raises(CheckpointError, match=r"for task = membership, .* is for task = lenses, "
+                                              r"which goes with model=plain_cnn and predict=lenses|"
                                               r"of another class"):  # fmt: skip
         predict(composed("predict", path, "predict.accelerator=cpu", "logger=none"))
+
+
+def test_a_classifier_is_written_as_a_program_first(
+    prepared: Path, composed: Callable[..., DictConfig]
+) -> None:
+    export = "predict.export_path=programs/lens.pt2"
+    with pytest.raises(ConfigError, match=r"predict\.export_path to end with \.pt2 or \.onnx"):
+        predict(composed("predict", *QUICK, WEIGHTS, f"{export}h"))
+    assert predict(composed("predict", *QUICK, WEIGHTS, export)) == 0
+    loaded = torch.export.load(prepared / "programs/lens.pt2").module()
+    images = np.load(images_path(prepared / "data/lenses", 0))
+    table = read_result(prepared / "outputs" / "lenses" / "predictions.fits").predictions
+    found = np.stack([table[name] for name in ("P_NO_SUB", "P_CDM", "P_VORTEX")], axis=1)
+    with torch.no_grad():
+        np.testing.assert_allclose(loaded(torch.from_numpy(images)), found[:10], atol=1e-5)
 
 
 @pytest.mark.slow

@@ -129,10 +129,17 @@ def test_the_picture_of_delta_chi2_leaves_empty_bins_out() -> None:
     heights = {line.get_label(): line.get_ydata()[0] for line in axes.lines}
     assert heights["class by chance"] == pytest.approx(1 / 3)
     assert heights["any found where there is none"] == pytest.approx(0.1)
+    assert axes.get_ylim()[0] < 0
+    legend = [text.get_text() for text in axes.figure.legends[0].get_texts()]
+    assert {"cdm: class found", "cdm: any substructure found"} <= set(legend)
 
 
 def test_a_prediction_on_labelled_images_is_evaluated(
-    dataset: Path, tmp_path: Path, settings: LensSettings, module: LightningModule
+    dataset: Path,
+    tmp_path: Path,
+    settings: LensSettings,
+    module: LightningModule,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     out = tmp_path / "out"
     assert run(LensRun(dataclasses.replace(settings, evaluate=True), module, "a" * 64)) == 0
@@ -141,6 +148,7 @@ def test_a_prediction_on_labelled_images_is_evaluated(
     assert np.sum(found["confusion"]) == 30
     table = Table.read(out / "evaluation.ecsv")
     assert table["value"][0] == found["accuracy"]["value"]
+    assert table["n_right"].sum() > 0
     low, high = found["accuracy"]["wilson"]
     assert low < found["accuracy"]["value"] < high
     pictures = sorted(path.stem for path in out.glob("*.png"))
@@ -149,7 +157,9 @@ def test_a_prediction_on_labelled_images_is_evaluated(
     for path in dataset.glob("truth/*"):
         path.unlink()
     again = dataclasses.replace(settings, evaluate=True, overwrite=True)
-    assert run(LensRun(again, module, "a" * 64)) == 0
+    with caplog.at_level("INFO"):
+        assert run(LensRun(again, module, "a" * 64)) == 0
+    assert "there is no evaluation: it needs images whose class is known" in caplog.text
     assert not list(out.glob("*.png"))
     assert not (out / "evaluation.json").exists()
 
