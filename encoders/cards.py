@@ -125,7 +125,7 @@ def _of_stamps(module: str, model: str, *parts: str) -> TaskRules:
     return TaskRules(
         module=module,
         model=model,
-        predict=None,
+        predict="galaxies",
         is_fine={
             "task": None,
             "bands": _are_names,

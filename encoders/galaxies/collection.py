@@ -189,25 +189,14 @@ def open_stamps(
     table, scaler = prepared.read_prepared(data_dir), prepared.read_scaler(data_dir)
     wanted = _wanted_suites(table, suites)
     table = table[np.isin(np.asarray(table["SUITE"], str), wanted)]
-    headers, hashes, manifest = {}, {}, prepared.read_manifest(data_dir)
-    for suite in wanted:
-        there = stamps.read_labels(stamps_dir / suite)
-        chosen = table[np.asarray(table["SUITE"], str) == suite]
-        is_same = _are_unchanged(chosen, there) and there.meta.get("CONFHASH", "") == (
-            manifest["suites"].get(suite, {}).get("config_hash")
-        )
-        if not is_same:
-            raise DataFormatError(
-                f"the stamps of suite {suite} have changed since {data_dir} was prepared; run "
-                f"again: {prepared.COMMAND}",
-                suite,
-            )
-        headers[suite], hashes[suite] = there.meta, str(there.meta.get("CONFHASH", ""))
+    manifest = prepared.read_manifest(data_dir)
+    headers = {suite: _header(stamps_dir / suite, table, manifest, data_dir) for suite in wanted}
     first = headers[wanted[0]]
     wanted_bands = stamps.bands_of(first) if bands is None else list(bands)
     places = {suite: Place(stamps_dir / suite, _planes(suite, header, wanted_bands))
               for suite, header in headers.items()}  # fmt: skip
     names = _labels(scaler, labels)
+    hashes = {suite: str(header.get("CONFHASH", "")) for suite, header in headers.items()}
     values = [np.asarray(table[name], np.float32) for name in names]
     return StampSet(
         table=table,
@@ -281,6 +270,23 @@ def _labels(scaler: Mapping[str, Any], labels: Sequence[str] | None) -> list[str
             there,
         )
     return list(labels)
+
+
+def _header(
+    folder: Path, table: Table, manifest: Mapping[str, Any], data_dir: Path
+) -> Mapping[str, Any]:
+    """Return what the stamps of a suite have in common, if they are those that were prepared."""
+    suite, there = folder.name, stamps.read_labels(folder)
+    chosen = table[np.asarray(table["SUITE"], str) == suite]
+    told = manifest["suites"].get(suite, {}).get("config_hash")
+    if not (there.meta.get("CONFHASH", "") == told and _are_unchanged(chosen, there)):
+        raise DataFormatError(
+            f"the stamps of suite {suite} have changed since {data_dir} was prepared; run again: "
+            f"{prepared.COMMAND}",
+            suite,
+        )
+    header: Mapping[str, Any] = there.meta
+    return header
 
 
 def _are_unchanged(chosen: Table, there: Table) -> bool:

@@ -106,7 +106,7 @@ def test_an_even_side_would_break_the_symmetry() -> None:
     ("side", "good"), [(64, "57 or 65"), (100, "97 or 105"), (66, "65 or 73"), (7, "9")]
 )
 def test_other_sides_are_refused_with_the_nearest_good_ones(side: int, good: str) -> None:
-    message = rf"multiple of 8 plus 1, .* but got side = {side}; .* to {good} px$"
+    message = rf"multiple of 8 plus 1, .* but got data.side = {side}; .* to {good} px$"
     with pytest.raises(ConfigError, match=message):
         PlainNetwork(1, 3, side, [8, 8, 8, 8], [0, 0, 0])
     with pytest.raises(ConfigError, match=message):
