@@ -68,11 +68,6 @@ WITHOUT = {
     "log10": ["data.transform=max"],
     "schedule": ["model.scheduler=null"],
     "log-polar maps": ["model=compact_reduced", "model.network.encoder.padding=1"],
-    "log-polar maps and exact turns": [
-        "model=compact_reduced",
-        "model.network.encoder.padding=1",
-        "model.augment.exact=false",
-    ],
 }
 
 
