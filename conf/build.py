@@ -71,6 +71,8 @@ def build_settings(node: DictConfig, name: str) -> Any:  # noqa: ANN401 - the da
 
 def _explain(error: OmegaConfBaseException, name: str) -> str:
     """Return OmegaConf's reason in one line that names the full key."""
-    reason = (error.msg or str(error)).split("\n")[0]
+    reason = (error.msg or str(error)).split("\n")[0].removesuffix(".")
+    if "is not a ListConfig" in reason:
+        reason = "expected a list, such as [1] or [a,b]"
     key = f"{name}.{error.full_key}" if error.full_key else name
     return f"{key}: {reason}; `--cfg job` shows all keys and values"

@@ -72,7 +72,7 @@ def train(cfg: DictConfig) -> dict[str, float]:
         enable_progress_bar=_shows_bar(cfg),
     )
     if trainer.is_global_zero:
-        start = cfg.ckpt_path or cfg.init_from
+        start = cfg.ckpt_path or cfg.init_from or OmegaConf.select(cfg, "model.checkpoint")
         log.info("training from %s in %s", start or "scratch", folder)
     trainer.fit(model, datamodule=datamodule, ckpt_path=cfg.ckpt_path, weights_only=True)
     metrics = _plain(trainer.callback_metrics)

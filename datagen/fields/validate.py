@@ -39,6 +39,12 @@ def validate_folder(folder: Path) -> str:
         DataFormatError: The message names the first bad file and key.
     """
     folder = Path(folder)
+    if not folder.is_dir():
+        raise DataNotFoundError(
+            f"{folder} is no folder; expected one that a data_gen of datagen/run.py has written, such "
+            "as data/fields or data/halos/a",
+            str(folder),
+        )
     counts: Counter[str] = Counter()
     images: dict[Path, dict[str, Any]] = defaultdict(dict)
     for path in sorted(folder.rglob("*")):

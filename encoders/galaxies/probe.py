@@ -112,7 +112,7 @@ class ProbeModule(LightningModule):
         encoder, sha256 = load_with_sha256(Path(checkpoint), TASK)
         check_alike(Path(checkpoint), encoder.card, card)
         warn_of_splits(Path(checkpoint), encoder.card, card)
-        warn_of_hidden(encoder.views.ops, card["labels"])
+        warn_of_hidden(encoder.views, card["labels"])
         own = {key: encoder.hparams[key] for key in ("network", "views")}
         about = {key: encoder.card.get(key) for key in ENCODER} | {"sha256": sha256}
         more = {"softening": encoder.card["softening"], "encoder": about}

@@ -89,6 +89,14 @@ class Views(nn.Module):
         steps = (self.exposure, self.resampling, self.reddening, self.noise, self.stretch)
         return [step for step in steps if step is not None]
 
+    @property
+    def hides(self) -> dict[str, tuple[str, ...]]:
+        """The labels that each step hides, by the name of its settings."""
+        found = {"exposure": self.exposure, "geometry": self.resampling.geometry,
+                 "redshifting": self.resampling.redshifting, "blur": self.resampling.blur,
+                 "reddening": self.reddening, "noise": self.noise}  # fmt: skip
+        return {name: step.hides for name, step in found.items() if step is not None}
+
     @torch.no_grad()
     def forward(self, stamps: Tensor, about: About, index: Tensor, epoch: int) -> Tensor:
         """Return the views of stamps.
@@ -142,31 +150,31 @@ class Views(nn.Module):
             )
 
 
-def hidden_targets(ops: Iterable[Op], targets: Iterable[str]) -> dict[str, list[str]]:
+def hidden_targets(views: Views, targets: Iterable[str]) -> dict[str, list[str]]:
     """Return the targets of an inference that steps of views hide.
 
     A representation is taught not to tell what differs between views of one stamp.
 
     Args:
-        ops: Steps, as `Views.ops`.
+        views: The steps.
         targets: Labels that are to be inferred.
 
     Returns:
         The hidden targets, each with the names of the steps that hide it.
     """
-    steps = list(ops)
     found = {
-        target: [type(op).__name__ for op in steps if target in op.hides] for target in targets
+        target: [name for name, hides in views.hides.items() if target in hides]
+        for target in targets
     }
     return {target: names for target, names in found.items() if names}
 
 
-def warn_of_hidden(ops: Iterable[Op], targets: Iterable[str]) -> None:
+def warn_of_hidden(views: Views, targets: Iterable[str]) -> None:
     """Log a warning for each target of an inference that steps of views hide."""
-    for target, names in hidden_targets(ops, targets).items():
+    for target, names in hidden_targets(views, targets).items():
         log.warning(
-            "target %s differs between views of a stamp by %s: the representation will tell less "
-            "of it; leave the step out, or take the target out",
+            "label %s differs between the views that the encoder was trained with, by "
+            "model.views.%s: it knows less of it; train an encoder without that step, or expect less",
             target,
             ", ".join(names),
         )

@@ -93,13 +93,16 @@ def test_stamps_of_another_shape_are_refused(views: Views) -> None:
 
 
 def test_targets_that_views_hide_are_told(views: Views, caplog: pytest.LogCaptureFixture) -> None:
-    wanted = {"z": ["Resampling"], "g_r": ["Reddening"]}
-    assert hidden_targets(views.ops, ["log_mass", "z", "g_r"]) == wanted
-    assert hidden_targets(views_of(30, 20).ops, ["z", "g_r"]) == {}
+    wanted = {"z": ["redshifting"], "g_r": ["reddening"]}
+    assert hidden_targets(views, ["log_mass", "z", "g_r"]) == wanted
+    assert hidden_targets(views_of(30, 20), ["z", "g_r"]) == {}
     with caplog.at_level(logging.WARNING):
-        warn_of_hidden(views.ops, ["log_mass", "z"])
+        warn_of_hidden(views, ["log_mass", "z"])
     assert len(caplog.records) == 1
-    assert "target z differs between views of a stamp by Resampling" in caplog.text
+    assert (
+        "label z differs between the views that the encoder was trained with, by model.views."
+        in caplog.text
+    )
 
 
 def test_all_steps_are_ops(views: Views) -> None:
