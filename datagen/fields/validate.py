@@ -41,8 +41,8 @@ def validate_folder(folder: Path) -> str:
     folder = Path(folder)
     if not folder.is_dir():
         raise DataNotFoundError(
-            f"{folder} is no folder; expected one that a data_gen of datagen/run.py has written, such "
-            "as data/fields or data/halos/a",
+            f"{folder} is no folder; expected one that a data_gen of datagen/run.py has written, "
+            "such as data/fields or data/halos/a",
             str(folder),
         )
     counts: Counter[str] = Counter()

@@ -174,7 +174,7 @@ def warn_of_hidden(views: Views, targets: Iterable[str]) -> None:
     for target, names in hidden_targets(views, targets).items():
         log.warning(
             "label %s differs between the views that the encoder was trained with, by "
-            "model.views.%s: it knows less of it; train an encoder without that step, or expect less",
+            "model.views.%s: it knows less of it; train an encoder without that step",
             target,
             ", ".join(names),
         )

@@ -58,7 +58,8 @@ class Wanted:
     def __post_init__(self) -> None:
         if self.labels not in LABELS:
             raise ConfigError(
-                f"expected data.sets.{self.name} to be one of {', '.join(LABELS)}, null, but got labels "
+                f"expected data.sets.{self.name} to be one of {', '.join(LABELS)}, null, but got "
+                f"labels "
                 f"= {self.labels}",
                 self.labels,
                 LABELS,

@@ -107,6 +107,8 @@ def test_cards_and_pixels_of_images(folder: Path) -> None:
 
 def test_no_data(tmp_path: Path) -> None:
     with pytest.raises(DataNotFoundError, match=r"holds no simulated data; make some with: python"):
+        validate_folder(tmp_path)
+    with pytest.raises(DataNotFoundError, match=r"absent is no folder; expected one that a data_g"):
         validate_folder(tmp_path / "absent")
 
 
