@@ -12,9 +12,9 @@ from scipy import stats
 
 from datagen.errors import ConfigError, DataFormatError, DataNotFoundError
 from datagen.files import write_json, write_text
+from inference import runs as finished
 from inference.lenses.curve_settings import CurveSettings
 from inference.lenses.learning_curve import compare, evaluate_curve
-from inference.runs import tested_runs
 
 N_IMAGES = 400
 
@@ -181,5 +181,5 @@ def test_the_experiment_composes_a_run_of_the_sweep(composed: Callable[..., Dict
 
 def test_runs_without_results_are_named(runs: Path, caplog: pytest.LogCaptureFixture) -> None:
     write_text(runs / "resnet18_100_0" / ".hydra" / "config.yaml", "task_name: resnet18\n")
-    assert len(tested_runs(runs, "lens_learning_curve")) == 12
+    assert len(finished.tested_runs(runs, "lens_learning_curve")) == 12
     assert f"1 of 13 runs have no test results: {runs / 'resnet18_100_0'}" in caplog.text
