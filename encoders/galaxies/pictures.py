@@ -94,6 +94,8 @@ def draw_pca(
 ) -> Figure:
     """Draw embeddings along their first two principal components, coloured by each label.
 
+    Labels that never change, or are known of no stamp, are left out.
+
     Args:
         embeddings: (n, D).
         labels: NaN where unknown, which is grey (n, F).
@@ -104,6 +106,10 @@ def draw_pca(
     # Stamps of a suite stand together: every n-th shows all of them.
     step = -(-len(places) // N_POINTS) or 1
     places, labels = places[::step], labels[::step]
+    kept = [
+        k for k in range(len(names)) if len(np.unique(labels[:, k][~np.isnan(labels[:, k])])) > 1
+    ]
+    names, labels = [names[k] for k in kept], labels[:, kept]
     figure, panels = grid(max(1, len(names)), width=1.3 * PANEL, height=PANEL)
     for axes in panels:
         # Below those whose label is known.

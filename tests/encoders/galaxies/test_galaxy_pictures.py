@@ -114,12 +114,14 @@ def test_a_map_for_each_label() -> None:
     rng = np.random.default_rng(0)
     embeddings, labels = rng.normal(size=(40, 5)), rng.normal(size=(40, 3))
     labels[:10, 0], labels[:, 1] = np.nan, np.nan
-    figure = pictures.draw_pca(embeddings, labels, ["z", "sfr", "bt"], {"sfr": "Msun / yr"})
+    figure = pictures.draw_pca(embeddings, labels, ["sfr", "age", "bt"], {"sfr": "Msun / yr"})
     panels = [axes for axes in figure.axes if axes.get_title()]
-    assert [axes.get_title() for axes in panels] == ["z", "sfr [Msun / yr]", "bt"]
+    assert [axes.get_title() for axes in panels] == ["sfr [Msun / yr]", "bt"]
     coloured = [sum(len(points.get_offsets()) for points in axes.collections) for axes in panels]  # type: ignore[arg-type]
-    assert coloured == [30, 0, 40]
+    assert coloured == [30, 40]
     assert len(pictures.draw_pca(embeddings, labels[:, :0], [], {}).axes) == 1
+    constant = np.full_like(labels[:, :1], 8.0)
+    assert len(pictures.draw_pca(embeddings, constant, ["window"], {}).axes) == 1
 
 
 def test_tensorboard_reads_the_projector(tmp_path: Path) -> None:
