@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from datagen.files import write_json
 from encoders.galaxies.metrics import Rows
 from encoders.galaxies.pictures import draw_fields
-from encoders.galaxies.reports import ABOUT, named, suite_of
+from encoders.galaxies.reports import ABOUT, identified
 from encoders.reports import TableReports, logged, write_arrays
 
 
@@ -42,15 +42,10 @@ class ProbeReports(TableReports):
         figures |= {name: module.card[name] for name in ABOUT} | {"n_stamps": len(rows.index)}
         figures |= {"encoder": module.card.get("encoder"), "is_frozen": module.is_frozen}
         write_json(self.path(trainer, "test.json"), figures)
-        names = named(trainer, "test", rows)
-        arrays = {
-            "index": rows.index.cpu().numpy(),
-            "object": rows.objects.cpu().numpy(),
+        arrays = identified(trainer, "test", rows) | {
             "found": module.fields.values(rows.embeddings).float().cpu().numpy(),
             "true": rows.labels.float().cpu().numpy(),
             "label_names": np.array(module.fields.names, dtype=np.str_),
-            "suite": np.array([suite_of(name) for name in names], dtype=np.str_),
-            "name": np.array(names, dtype=np.str_),
         }
         write_arrays(self.path(trainer, "predictions.npz"), arrays)
         if self.draws:

@@ -112,15 +112,10 @@ class GalaxyReports(TableReports):
         n_objects = len(np.unique(rows.objects.cpu().numpy()))
         figures |= {"n_stamps": len(rows.index), "n_objects": n_objects}
         write_json(self.path(trainer, "test.json"), figures)
-        names = named(trainer, "test", rows)
-        arrays = {
-            "index": rows.index.cpu().numpy(),
-            "object": rows.objects.cpu().numpy(),
+        arrays = identified(trainer, "test", rows) | {
             "embeddings": rows.embeddings.float().cpu().numpy(),
             "labels": rows.labels.float().cpu().numpy(),
             "label_names": np.array(list(module.card["labels"]), dtype=np.str_),
-            "suite": np.array([suite_of(name) for name in names], dtype=np.str_),
-            "name": np.array(names, dtype=np.str_),
         }
         write_arrays(self.path(trainer, "embeddings.npz"), arrays)
         if self.draws:
@@ -221,11 +216,16 @@ def of_different_objects(rows: Rows, n_chosen: int) -> Numbers:
     return chosen
 
 
-def named(trainer: Trainer, split: str, rows: Rows) -> list[str]:
-    """Return how the stamps of some rows are called."""
-    dataset = _dataset(trainer, split)
-    names: list[str] = dataset.names(dataset.places_of(rows.index.cpu().numpy()))
-    return names
+def identified(trainer: Trainer, split: str, rows: Rows) -> dict[str, NDArray[Any]]:
+    """Return what tells the stamps of some rows from others: index, object, suite, name (n,)."""
+    dataset, index = _dataset(trainer, split), rows.index.cpu().numpy()
+    names: list[str] = dataset.names(dataset.places_of(index))
+    return {
+        "index": index,
+        "object": rows.objects.cpu().numpy(),
+        "suite": np.array([suite_of(name) for name in names], dtype=np.str_),
+        "name": np.array(names, dtype=np.str_),
+    }
 
 
 def suite_of(name: str) -> str:
