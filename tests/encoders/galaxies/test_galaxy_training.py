@@ -10,9 +10,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from omegaconf import DictConfig
+from sklearn.metrics import r2_score
 
 from datagen.errors import CheckpointError, ConfigError
 from datagen.prepared.format import read_prepared
@@ -170,6 +172,12 @@ def test_a_probe_learns_on_top(compose_galaxies: Compose, trained: Trained) -> N
         assert torch.equal(value, probe.network.state_dict()[name]), name
     about = probe.card["encoder"]
     assert (about["model"], about["suites"]) == ("simclr", ["a", "b"])
+    results = last_of(cfg).parents[1] / "results"
+    assert read_content(results / "test.json")["encoder"] == about
+    with np.load(results / "predictions.npz", allow_pickle=False) as arrays:
+        found, true = arrays["found"], arrays["true"]
+    assert metrics["test/r2_colour"] == pytest.approx(r2_score(true[:, 0], found[:, 0]), abs=1e-5)
+    assert metrics["test/accuracy_is_red"] == pytest.approx((found[:, 1] == true[:, 1]).mean())
     assert about["sha256"] == hashlib.sha256(best.read_bytes()).hexdigest()
 
 
